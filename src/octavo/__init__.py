@@ -1,0 +1,22 @@
+"""Octavo serves large language models. ``octavo.LLM("smollm2-135m-instruct").generate("Once upon a time")``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from octavo.types import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.engine.llm import LLM
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "SamplingParams", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # LLM pulls in torch; `octavo --help` must not.
+    if name == "LLM":
+        from octavo.engine.llm import LLM
+
+        return LLM
+    raise AttributeError(f"module 'octavo' has no attribute {name!r}")

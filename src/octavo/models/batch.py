@@ -1,0 +1,18 @@
+"""The plan as flat tensors: what a model's forward takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from octavo.kernels.attention.contract import AttentionBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBatch:
+    """``T`` token rows of ``B`` requests, request after request, decodes first."""
+
+    token_ids: Tensor  # int64 [T]
+    attention: AttentionBatch  # positions inside
+    logit_rows: Tensor  # int64 [S]: the rows whose logits are wanted (the last row of each request that samples)

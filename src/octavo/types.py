@@ -1,0 +1,250 @@
+"""The nouns of the house and the protocols between its rooms. Imports nothing of Octavo.
+
+A request's life: ``Submission`` (server) -> ``Request`` (scheduler) -> ``Plan`` (scheduler) -> ``StepResult`` (executor)
+-> ``TokenEvent`` (engine). All times are seconds of ``time.monotonic()``, which every process of one machine shares;
+durations end in ``_s`` as well and say so.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+
+class FinishReason(enum.StrEnum):
+    """Why a request ended. Every accepted request ends exactly once."""
+
+    STOP = "stop"  # end-of-sequence token, stop token or stop string
+    LENGTH = "length"  # max_tokens reached
+    ABORT = "abort"  # the client left or asked for it
+    ERROR = "error"  # see TokenEvent.error
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the next token is chosen. Names and meanings are OpenAI's, and vLLM's for what OpenAI lacks.
+
+    Order of application: logit_bias, min_tokens mask, repetition / presence / frequency penalties, temperature, then
+    top_k, min_p, top_p. ``temperature=0`` is greedy. ``seed`` makes the text a function of the request alone:
+    independent of the batch it runs in.
+    """
+
+    max_tokens: int | None = None  # None: as many as fit in the context
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_k: int = 0  # 0 or -1: off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    logprobs: int | None = None  # None: off; k: the sampled token's and the k most likely tokens' log-probabilities
+    skip_special_tokens: bool = True
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities (natural, of the model's distribution before temperature and truncation) at one position."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # (token_id, logprob), most likely first
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked request on its way into the engine."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    arrival_s: float
+    priority: int = 0  # lower runs first (vLLM's convention)
+    tenant: str = ""  # whose prefix cache it may share; later: whose fair share it uses
+
+
+class RequestTimings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one request's time went; all are durations in seconds, None while unknown."""
+
+    queue_s: float | None = None  # arrival to first scheduled
+    ttft_s: float | None = None  # arrival to first token
+    tpot_s: float | None = None  # (last token - first token) / (tokens - 1)
+    e2e_s: float | None = None  # arrival to end
+    num_preemptions: int = 0
+
+
+class TokenEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one step did for one request: new tokens, or the end, or both. Terminal if ``finish_reason`` is set."""
+
+    request_id: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] | None = None  # one per token id, if asked for
+    time_s: float = 0.0  # when the step that made it was committed
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None  # the stop token id that ended it (None for end-of-sequence)
+    error: str | None = None  # with FinishReason.ERROR: what happened
+    num_cached_tokens: int = 0  # prompt tokens served from the prefix cache
+    timings: RequestTimings | None = None  # on the terminal event
+
+
+@dataclass(slots=True)
+class Request:
+    """A request inside the engine. Owned and mutated by the scheduler alone; executors read it.
+
+    ``token_ids`` is prompt + output: the tokens known. ``num_computed_tokens`` of them have keys and values in the KV
+    cache. There is no prefill or decode phase: a plan computes some more of the known tokens, and when it computes the
+    last of them, a new token is sampled.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    num_prompt_tokens: int
+    params: SamplingParams
+    max_tokens: int  # resolved: never None
+    stop_ids: frozenset[int]  # token ids that end it: params.stop_token_ids and, unless ignore_eos, the model's own
+    arrival_s: float
+    priority: int = 0
+    tenant: str = ""
+    sequence_number: int = 0  # order of arrival inside the scheduler: breaks ties, keeps seniority
+    num_computed_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_preemptions: int = 0
+    first_scheduled_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRequest:
+    """One request's share of a step."""
+
+    request: Request  # read-only for the executor
+    start: int  # position of the first token computed in this step (= tokens already in the cache)
+    num_tokens: int  # how many tokens are computed: request.token_ids[start : start + num_tokens]
+    block_ids: Sequence[int]  # the whole block table; covers start + num_tokens positions
+    samples: bool  # the last known token is among them, so the step yields a new one
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one step computes. The scheduler's only output and the executor's only input."""
+
+    step: int
+    requests: tuple[PlannedRequest, ...]
+    num_tokens: int = 0
+    preempted: tuple[str, ...] = ()  # ids preempted while planning; for metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a step made for one request that samples: normally one token, more under speculation, none on error."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    error: str | None = None  # this request alone failed
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Samples by request id (exactly the planned requests with ``samples``) and the step's measured duration."""
+
+    samples: dict[str, Sample] = field(default_factory=dict)
+    step_time_s: float = 0.0
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot after a step. ``total_*`` count since the engine started."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_blocks_used: int = 0  # referenced by a request; cached but free blocks do not count
+    total_steps: int = 0
+    total_preemptions: int = 0
+    total_prompt_tokens: int = 0  # prompt tokens computed or found in the cache, of requests that were scheduled
+    total_prefix_query_tokens: int = 0
+    total_prefix_hit_tokens: int = 0
+    step_time_s: float = 0.0  # duration of this step's executor run
+    step_num_tokens: int = 0
+    step_num_requests: int = 0
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ready engine tells the server about itself."""
+
+    model: str
+    vocab_size: int
+    max_model_len: int
+    block_size: int
+    num_blocks: int
+    dtype: str = ""
+    kv_dtype: str = ""
+    device: str = "cpu"
+    weight_bytes: int = 0
+    kv_cache_bytes: int = 0
+    load_s: float = 0.0
+
+    @property
+    def max_request_tokens(self) -> int:
+        """The longest prompt + output that can ever run: the context, or all blocks of the KV cache."""
+        return min(self.max_model_len, self.num_blocks * self.block_size)
+
+
+class Executor(Protocol):
+    """Computes a plan. Shipped: ``cpu`` / ``cuda`` (torch) and ``fake``; later: simulated, native, parallel."""
+
+    def run(self, plan: Plan) -> StepResult:
+        """Write the keys and values of every planned token, sample where ``samples`` is set."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Monotonic seconds; the simulator's is virtual."""
+
+    def now(self) -> float: ...
+
+
+class EngineClient(Protocol):
+    """The engine as the server sees it: in this process (tests, library) or in one of its own (``octavo serve``)."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def stats(self) -> EngineStats:
+        """The newest snapshot received."""
+        ...
+
+    @property
+    def num_pending(self) -> int:
+        """Requests submitted that have not ended."""
+        ...
+
+    def generate(self, submission: Submission) -> AsyncIterator[TokenEvent]:
+        """Submit, then yield events up to and including the terminal one; closing the iterator aborts the request.
+
+        Raises ``EngineDeadError`` if no engine can take it. An engine that dies later ends it with one terminal event of
+        ``FinishReason.ERROR``.
+        """
+        ...
+
+    def unhealthy_reason(self) -> str | None:
+        """None while healthy; else why not: work is pending and no step has finished for a while, or no engine."""
+        ...
