@@ -1,0 +1,169 @@
+"""WHERE tokens live: each running request's block table, shared prefixes, eviction.
+
+Pure bookkeeping: the keys and values themselves are the executor's. A block is shared only when it is full and its tokens
+are computed, so nobody ever writes into a shared block and no copy is ever made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from octavo.kvcache.blocks import BlockPool
+from octavo.kvcache.fit import blocks_for
+from octavo.kvcache.prefix import PrefixIndex, block_tokens, chain, root_digest
+from octavo.types import Request
+
+
+@dataclass(slots=True)
+class _Table:
+    blocks: list[int]
+    num_indexed: int  # leading blocks that are in the prefix index or known to be duplicates of indexed ones
+
+
+@dataclass(slots=True)
+class _Digests:
+    """Digests of a request's full blocks, extended as tokens become known. ``chain[i]`` names the first i blocks."""
+
+    chain: list[bytes] = field(default_factory=list)
+
+
+class KVCache:
+    """Block tables over a ``BlockPool`` with a ``PrefixIndex``.
+
+    ``start`` gives a request its table (with the cached blocks of its prefix), ``extend`` grows it, ``commit`` offers its
+    computed full blocks to others, ``release`` takes it all back.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool = True) -> None:
+        self.block_size = block_size
+        self.prefix_cache = prefix_cache
+        self._pool = BlockPool(num_blocks)
+        self._index = PrefixIndex()
+        self._tables: dict[str, _Table] = {}
+        self._digests: dict[str, _Digests] = {}
+
+    @property
+    def num_blocks(self) -> int:
+        return self._pool.num_blocks
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that an allocation can get, cached ones included."""
+        return self._pool.num_free
+
+    @property
+    def num_used_blocks(self) -> int:
+        return self._pool.num_used
+
+    def block_table(self, request_id: str) -> list[int]:
+        """The table itself, not a copy: it grows with ``extend``."""
+        return self._tables[request_id].blocks
+
+    def match(self, request: Request) -> list[int]:
+        """The cached blocks of the request's longest known prefix. Its last token is never among them: it must be computed."""
+        if not self.prefix_cache or not len(self._index):
+            return []
+        found: list[int] = []
+        digests = self._digest_chain(request, (len(request.token_ids) - 1) // self.block_size)
+        for i, digest in enumerate(digests[1:]):
+            tokens = block_tokens(request.token_ids, i * self.block_size, (i + 1) * self.block_size)
+            block = self._index.find(digest, digests[i], tokens)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def can_start(self, num_tokens: int, matched: list[int]) -> bool:
+        """Is there room for a table of ``num_tokens`` that begins with these matched blocks?"""
+        return self.missing_blocks(num_tokens, matched) <= 0
+
+    def missing_blocks(self, num_tokens: int, matched: list[int]) -> int:
+        """How many more free blocks ``can_start`` would need; zero or less if it has enough."""
+        revived = sum(self._pool.is_free(block) for block in matched)
+        return blocks_for(num_tokens, self.block_size) - len(matched) - (self._pool.num_free - revived)
+
+    def start(self, request: Request, num_tokens: int, matched: list[int]) -> None:
+        """Give the request a table over ``num_tokens`` positions. Needs ``can_start``."""
+        assert request.request_id not in self._tables, f"{request.request_id} already has a block table"
+        for block in matched:
+            self._pool.share(block)
+        self._tables[request.request_id] = _Table(list(matched), len(matched))
+        grown = self.extend(request.request_id, num_tokens)
+        assert grown, "start without can_start"
+
+    def extend(self, request_id: str, num_tokens: int) -> bool:
+        """Grow the table to cover ``num_tokens`` positions; False (and nothing changes) if the blocks are not there."""
+        blocks = self._tables[request_id].blocks
+        missing = blocks_for(num_tokens, self.block_size) - len(blocks)
+        if missing > self._pool.num_free:
+            return False
+        for _ in range(missing):
+            block, evicted = self._pool.take()
+            if evicted:
+                self._index.forget(block)
+            blocks.append(block)
+        return True
+
+    def commit(self, request: Request) -> None:
+        """The first ``num_computed_tokens`` are in the cache now: offer the full blocks among them to later requests."""
+        if not self.prefix_cache:
+            return
+        table = self._tables[request.request_id]
+        num_full = request.num_computed_tokens // self.block_size
+        if num_full <= table.num_indexed:
+            return
+        digests = self._digest_chain(request, num_full)
+        for i in range(table.num_indexed, num_full):
+            tokens = block_tokens(request.token_ids, i * self.block_size, (i + 1) * self.block_size)
+            self._index.add(digests[i + 1], digests[i], tokens, table.blocks[i])
+        table.num_indexed = num_full
+
+    def release(self, request_id: str) -> None:
+        """Take back whatever the request holds (nothing, if it never started). Last block first: tails are evicted first."""
+        self._digests.pop(request_id, None)
+        table = self._tables.pop(request_id, None)
+        if table is None:
+            return
+        for block in reversed(table.blocks):
+            self._pool.release(block, keep=self._index.holds(block))
+
+    def drop_cached(self) -> int:
+        """Forget every prefix that no running request holds; returns how many blocks that freed."""
+        dropped = self._pool.drop_cached()
+        for block in dropped:
+            self._index.forget(block)
+        return len(dropped)
+
+    def _digest_chain(self, request: Request, num_full: int) -> list[bytes]:
+        """Digests of the first 0 .. num_full blocks. Kept per request, so each block is hashed once."""
+        known = self._digests.setdefault(request.request_id, _Digests()).chain
+        if not known:
+            known.append(root_digest(request.tenant))
+        for i in range(len(known) - 1, num_full):
+            known.append(
+                chain(known[i], block_tokens(request.token_ids, i * self.block_size, (i + 1) * self.block_size))
+            )
+        return known[: num_full + 1]
+
+    def check(self) -> dict[str, int]:
+        """The arithmetic that must hold, or AssertionError with the numbers that do not add up."""
+        plain, cached = self._pool.free_blocks()
+        held: Counter[int] = Counter()
+        for request_id, table in self._tables.items():
+            assert len(set(table.blocks)) == len(table.blocks), f"{request_id} holds a block twice: {table.blocks}"
+            assert table.num_indexed <= len(table.blocks), f"{request_id} indexed more blocks than it has"
+            held.update(table.blocks)
+        numbers = {"total": self.num_blocks, "held": len(held), "plain": len(plain), "cached": len(cached)}
+        assert numbers["held"] + numbers["plain"] + numbers["cached"] == numbers["total"], (
+            f"blocks lost or doubled: {numbers}"
+        )
+        assert set(held) | set(plain) | set(cached) == set(range(self.num_blocks)), f"block sets overlap: {numbers}"
+        for block in range(self.num_blocks):
+            assert self._pool.references(block) == held[block], (
+                f"block {block}: {self._pool.references(block)} references, {held[block]} holders"
+            )
+        indexed = set(self._index.blocks())
+        assert set(cached) <= indexed, f"cached blocks without an index entry: {set(cached) - indexed}"
+        assert not indexed & set(plain), f"plain free blocks in the index: {indexed & set(plain)}"
+        return numbers
