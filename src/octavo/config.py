@@ -7,6 +7,8 @@ raise with a suggestion. ``auto`` is resolved once, by ``octavo.engine.resolve``
 from __future__ import annotations
 
 import difflib
+import os
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -81,3 +83,12 @@ def from_mapping(kind: type[C], values: dict[str, Any]) -> C:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"bad setting: {error}") from None
+
+
+def cache_folder() -> Path:
+    """Where fetched models lie: ``$OCTAVO_CACHE``, else ``$XDG_CACHE_HOME/octavo``, else ``~/.cache/octavo``."""
+    if own := os.environ.get("OCTAVO_CACHE"):
+        return Path(own).expanduser().absolute()
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    # the XDG specification: a relative path is to be ignored
+    return (shared if shared.is_absolute() else Path.home() / ".cache") / "octavo"
