@@ -1,0 +1,68 @@
+"""Config and model -> a ready engine, in whichever process calls it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from octavo.config import EngineConfig
+from octavo.engine.core import Engine, RequestDefaults
+from octavo.engine.resolve import FAKE_MODEL, Resolution, resolve
+from octavo.executor.factory import build_executor
+from octavo.hardware import Hardware, detect
+from octavo.kvcache.cache import KVCache
+from octavo.models.load import read_config
+from octavo.scheduler.policies import make_policy
+from octavo.scheduler.scheduler import Scheduler
+from octavo.types import EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """A loaded engine and why its ``auto`` settings are what they are."""
+
+    engine: Engine
+    resolution: Resolution
+
+
+def usable_hardware() -> Hardware:
+    """What this machine has and the installed torch can use."""
+    hardware = detect()
+    if hardware.gpus:
+        import torch
+
+        if not torch.cuda.is_available():
+            return replace(hardware, gpus=())
+    return hardware
+
+
+def build_engine(config: EngineConfig, name: str, path: Path | None, eos_token_ids: frozenset[int]) -> BuiltEngine:
+    """Load the model at ``path`` (None with ``executor = fake``). Raises ``ConfigError`` or ``ModelError``."""
+    started_s = time.monotonic()
+    model = FAKE_MODEL if path is None else read_config(path)
+    resolution = resolve(config, model, usable_hardware())
+    settings = resolution.config
+    built = build_executor(settings, path)
+    kv = KVCache(settings.num_blocks, settings.block_size, prefix_cache=settings.prefix_cache)
+    scheduler = Scheduler(
+        make_policy(settings.policy),
+        kv,
+        max_num_running=settings.max_num_running,
+        max_step_tokens=settings.max_step_tokens,
+    )
+    info = EngineInfo(
+        model=name,
+        vocab_size=model.vocab_size,
+        max_model_len=settings.max_model_len,
+        block_size=settings.block_size,
+        num_blocks=settings.num_blocks,
+        dtype=settings.dtype,
+        kv_dtype=settings.kv_dtype,
+        device=settings.executor,
+        weight_bytes=built.weight_bytes,
+        kv_cache_bytes=built.kv_cache_bytes,
+        load_s=time.monotonic() - started_s,
+    )
+    engine = Engine(scheduler, built.executor, info, RequestDefaults(eos_token_ids, settings.seed))
+    return BuiltEngine(engine, resolution)

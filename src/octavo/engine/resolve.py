@@ -1,0 +1,175 @@
+"""`auto`, resolved once: a pure function from config, model and hardware to a config without any auto, with its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from octavo.config import EngineConfig
+from octavo.errors import ConfigError
+from octavo.hardware import Hardware
+from octavo.kvcache.fit import blocks_for
+from octavo.models.config import TransformerConfig
+from octavo.scheduler.policies import make_policy
+
+BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
+EXECUTORS = ("cpu", "cuda", "fake")
+
+# Context of the executor without a model; its vocabulary is the fake tokenizer's.
+FAKE_MODEL = TransformerConfig(
+    architecture="fake",
+    vocab_size=512,
+    hidden_size=1,
+    intermediate_size=1,
+    num_layers=1,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=1,
+    max_position=8192,
+)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """``config`` holds no ``auto`` and no 0-means-auto any more; ``reasons[field]`` says why for each that did."""
+
+    config: EngineConfig
+    reasons: dict[str, str]
+
+
+@dataclass
+class _Resolver:
+    """The fields one after the other; later ones look at earlier ones."""
+
+    asked: EngineConfig
+    model: TransformerConfig
+    hardware: Hardware
+    values: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def set(self, name: str, value: Any, reason: str) -> None:
+        self.values[name] = value
+        self.reasons[name] = reason
+
+
+def resolve(config: EngineConfig, model: TransformerConfig, hardware: Hardware) -> Resolution:
+    """Raises ``ConfigError`` for unknown names, contradictions, and what this machine cannot hold."""
+    resolver = _Resolver(config, model, hardware, values=msgspec.structs.asdict(config))
+    make_policy(config.policy)
+    for step in (_executor, _dtypes, _threads, _context, _blocks, _budget):
+        step(resolver)
+    return Resolution(EngineConfig(**resolver.values), resolver.reasons)
+
+
+def _executor(r: _Resolver) -> None:
+    if r.asked.executor == "auto":
+        gpu = r.hardware.gpus[0].name if r.hardware.gpus else None
+        r.set("executor", "cuda" if gpu else "cpu", f"found {gpu}" if gpu else "no NVIDIA GPU that torch can use")
+    elif r.asked.executor not in EXECUTORS:
+        raise ConfigError(
+            f"unknown executor {r.asked.executor!r}; known: auto, {', '.join(EXECUTORS)}", param="executor"
+        )
+    elif r.asked.executor == "cuda" and not r.hardware.gpus:
+        raise ConfigError(
+            "executor = cuda, but there is no NVIDIA GPU that torch can use; see `octavo doctor`", param="executor"
+        )
+
+
+def _dtypes(r: _Resolver) -> None:
+    for name in ("dtype", "kv_dtype"):
+        if r.values[name] != "auto" and r.values[name] not in BYTES_PER_ELEMENT:
+            known = ", ".join(("auto", *BYTES_PER_ELEMENT))
+            raise ConfigError(f"unknown {name} {r.values[name]!r}; known: {known}", param=name)
+    native = {"avx512_bf16", "amx_bf16"} & r.hardware.isa
+    if r.values["dtype"] == "auto":
+        if r.values["executor"] == "cuda":
+            r.set("dtype", "bfloat16", "tensor cores; half the bytes of float32")
+        elif native:
+            r.set("dtype", "bfloat16", f"this CPU multiplies bfloat16 natively ({', '.join(sorted(native))})")
+        else:
+            r.set("dtype", "float32", "this CPU has no bfloat16 arithmetic, so bfloat16 would be slower")
+    if r.values["kv_dtype"] == "auto":
+        if r.values["dtype"] == "float32":
+            r.set("kv_dtype", "float16", "half the memory; 11 bits of mantissa are enough for keys and values")
+        else:
+            r.set("kv_dtype", r.values["dtype"], "the same as the arithmetic")
+
+
+def _threads(r: _Resolver) -> None:
+    cores = r.hardware.num_cores
+    if r.asked.num_threads == 0:
+        r.set("num_threads", cores, f"{cores} usable cores")
+    elif r.asked.num_threads > cores:
+        raise ConfigError(
+            f"num_threads = {r.asked.num_threads}, but only {cores} cores are usable here (affinity and cgroup limits counted); "
+            f"more threads than cores only wait for each other: use at most {cores}",
+            param="num_threads",
+        )
+
+
+def _context(r: _Resolver) -> None:
+    longest = r.model.max_position
+    if r.asked.max_model_len == 0:
+        r.set("max_model_len", longest, "the model's trained context")
+    elif r.asked.max_model_len > longest:
+        raise ConfigError(
+            f"max_model_len = {r.asked.max_model_len}, but the model was made for {longest} positions",
+            param="max_model_len",
+        )
+
+
+def _blocks(r: _Resolver) -> None:
+    per_block = r.asked.block_size * r.model.kv_bytes_per_token(BYTES_PER_ELEMENT[r.values["kv_dtype"]])
+    room = kv_room_bytes(r.values["executor"], r.values["dtype"], r.model, r.hardware)
+    fits = room // per_block
+    if r.asked.num_blocks:
+        if r.asked.num_blocks > fits and r.values["executor"] != "fake":
+            raise ConfigError(
+                f"num_blocks = {r.asked.num_blocks} need {r.asked.num_blocks * per_block / 2**20:.0f} MiB, but beside the weights "
+                f"there is room for {room / 2**20:.0f} MiB, which is {fits} blocks",
+                param="num_blocks",
+            )
+        return
+    if fits < 1:
+        raise ConfigError(
+            f"the model does not fit: its weights in {r.values['dtype']} leave no room for a KV block of "
+            f"{per_block / 2**20:.2f} MiB; see `octavo models show`",
+            param="num_blocks",
+        )
+    if r.values["executor"] == "cuda":
+        r.set("num_blocks", fits, f"90 % of the GPU's memory less the weights: {room / 2**30:.1f} GiB")
+        return
+    wanted = blocks_for(r.values["max_model_len"], r.asked.block_size)
+    r.set(
+        "num_blocks",
+        min(wanted, fits),
+        f"one full context, {wanted * per_block / 2**20:.0f} MiB"
+        if wanted <= fits
+        else f"as many as half of the available memory holds beside the weights, {room / 2**20:.0f} MiB",
+    )
+
+
+def kv_room_bytes(executor: str, dtype: str, model: TransformerConfig, hardware: Hardware) -> int:
+    """Bytes left for keys and values beside the weights. Half of a laptop's free memory is not ours to take."""
+    weights = model.num_parameters * BYTES_PER_ELEMENT[dtype]
+    if executor == "cuda":
+        return max(0, int(hardware.gpus[0].memory_bytes * 0.9) - weights)
+    return max(0, min(hardware.available_bytes - weights, hardware.available_bytes // 2))
+
+
+def _budget(r: _Resolver) -> None:
+    if r.asked.max_step_tokens == 0:
+        auto = 2048 if r.values["executor"] == "cuda" else 512
+        r.set(
+            "max_step_tokens",
+            max(auto, r.asked.max_num_running),
+            "long enough to saturate the arithmetic, short enough that running requests do not wait for a prefill",
+        )
+    elif r.asked.max_step_tokens < r.asked.max_num_running:
+        raise ConfigError(
+            f"max_step_tokens = {r.asked.max_step_tokens} is below max_num_running = {r.asked.max_num_running}: every running "
+            "request needs at least one token a step; raise the one or lower the other",
+            param="max_step_tokens",
+        )
