@@ -127,8 +127,8 @@ def _blocks(r: _Resolver) -> None:
     if r.asked.num_blocks:
         if r.asked.num_blocks > fits and r.values["executor"] != "fake":
             raise ConfigError(
-                f"num_blocks = {r.asked.num_blocks} need {r.asked.num_blocks * per_block / 2**20:.0f} MiB, but beside the weights "
-                f"there is room for {room / 2**20:.0f} MiB, which is {fits} blocks",
+                f"num_blocks = {r.asked.num_blocks} need {r.asked.num_blocks * per_block / 2**20:.0f} MiB, but beside the "
+                f"weights there is room for {room / 2**20:.0f} MiB, which is {fits} blocks",
                 param="num_blocks",
             )
         return

@@ -1,0 +1,57 @@
+"""Small builders for tests of the deciding rooms."""
+
+from __future__ import annotations
+
+from octavo.kvcache.cache import KVCache
+from octavo.scheduler.policies import make_policy
+from octavo.scheduler.scheduler import Scheduler
+from octavo.types import Plan, Request, Sample, SamplingParams, StepResult, TokenEvent
+
+
+def make_request(request_id: str, prompt: list[int], max_tokens: int = 4, **fields: object) -> Request:
+    defaults: dict[str, object] = {"params": SamplingParams(), "stop_ids": frozenset(), "arrival_s": 0.0}
+    return Request(
+        request_id=request_id,
+        token_ids=list(prompt),
+        num_prompt_tokens=len(prompt),
+        max_tokens=max_tokens,
+        **(defaults | fields),  # type: ignore[arg-type]
+    )
+
+
+def make_scheduler(
+    num_blocks: int = 16,
+    block_size: int = 4,
+    *,
+    policy: str = "fcfs",
+    max_num_running: int = 4,
+    max_step_tokens: int = 16,
+    prefix_cache: bool = True,
+) -> Scheduler:
+    kv = KVCache(num_blocks, block_size, prefix_cache=prefix_cache)
+    return Scheduler(make_policy(policy), kv, max_num_running=max_num_running, max_step_tokens=max_step_tokens)
+
+
+def next_token(request: Request) -> int:
+    """A pure function of the request's known tokens, so preemption must not change what it says."""
+    return (sum(request.token_ids) * 31 + len(request.token_ids)) % 97 + 3
+
+
+def run_step(scheduler: Scheduler, now: float = 0.0) -> tuple[Plan, list[TokenEvent]]:
+    """Plan, pretend to compute, commit, check."""
+    plan = scheduler.plan(now)
+    samples = {p.request.request_id: Sample((next_token(p.request),)) for p in plan.requests if p.samples}
+    events = scheduler.commit(plan, StepResult(samples), now)
+    scheduler.check()
+    return plan, events
+
+
+def run_to_end(scheduler: Scheduler, max_steps: int = 10_000) -> dict[str, list[int]]:
+    """Output tokens by request id, of a scheduler that must come to its end."""
+    outputs: dict[str, list[int]] = {}
+    for step in range(max_steps):
+        if not scheduler.has_work:
+            return outputs
+        for event in run_step(scheduler, float(step))[1]:
+            outputs.setdefault(event.request_id, []).extend(event.token_ids)
+    raise AssertionError(f"still at work after {max_steps} steps")

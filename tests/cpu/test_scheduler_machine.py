@@ -1,0 +1,129 @@
+"""A hypothesis state machine drives scheduler and KV cache with random submissions, aborts, steps, evictions.
+
+Invariants after every rule: the books balance (``check``), and every accepted request ends in exactly one terminal event,
+with the same tokens that it would get alone.
+"""
+
+from __future__ import annotations
+
+from helpers_scheduling import make_request, make_scheduler, next_token, run_step
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from octavo.types import FinishReason, Request
+
+PROMPTS = st.one_of(
+    st.lists(st.integers(0, 1), min_size=1, max_size=20),  # few token values: prefixes repeat
+    st.integers(1, 20).map(lambda n: [7] * n),
+)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        policy=st.sampled_from(["fcfs", "priority"]),
+        block_size=st.sampled_from([1, 2, 3, 4]),
+        max_num_running=st.integers(1, 5),
+        extra_budget=st.integers(0, 12),
+        prefix_cache=st.booleans(),
+        data=st.data(),
+    )
+    def build(
+        self,
+        policy: str,
+        block_size: int,
+        max_num_running: int,
+        extra_budget: int,
+        prefix_cache: bool,
+        data: st.DataObject,
+    ) -> None:
+        longest = -(-28 // block_size)
+        self.scheduler = make_scheduler(
+            num_blocks=data.draw(st.integers(longest, 3 * longest)),
+            block_size=block_size,
+            policy=policy,
+            max_num_running=max_num_running,
+            max_step_tokens=max_num_running + extra_budget,
+            prefix_cache=prefix_cache,
+        )
+        self.submitted: dict[str, Request] = {}
+        self.outputs: dict[str, list[int]] = {}
+        self.ends: dict[str, FinishReason] = {}
+        self.now = 0.0
+
+    @rule(prompt=PROMPTS, max_tokens=st.integers(1, 8), priority=st.integers(0, 2), tenant=st.sampled_from(["", "t"]))
+    def submit(self, prompt: list[int], max_tokens: int, priority: int, tenant: str) -> None:
+        name = f"r{len(self.submitted)}"
+        request = make_request(
+            name, prompt, max_tokens, priority=priority, tenant=tenant, arrival_s=self.now, stop_ids=frozenset({5, 6})
+        )
+        self.submitted[name] = request
+        self.outputs[name] = []
+        self.scheduler.add(request, self.now)
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.submitted)))
+        event = self.scheduler.abort(name, self.now)
+        assert (event is None) == (name in self.ends)
+        if event is not None:
+            self.ends[name] = FinishReason.ABORT
+
+    @rule(times=st.integers(1, 6))
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.now += 1.0
+            plan, events = run_step(self.scheduler, self.now)
+            assert plan.num_tokens <= self.scheduler.max_step_tokens
+            assert plan.num_tokens > 0 or not self.scheduler.has_work, "work, but nothing planned"
+            for event in events:
+                assert event.request_id not in self.ends, "an event after the end"
+                self.outputs[event.request_id] += event.token_ids
+                if event.finish_reason:
+                    self.ends[event.request_id] = event.finish_reason
+
+    @rule()
+    def step_that_fails_a_request(self) -> None:
+        plan = self.scheduler.plan(self.now)
+        for planned in plan.requests[:1]:
+            assert self.scheduler.abort(planned.request.request_id, self.now, error="boom") is not None
+            self.ends[planned.request.request_id] = FinishReason.ERROR
+
+    @rule()
+    def evict(self) -> None:
+        self.scheduler.kv.drop_cached()
+
+    @invariant()
+    def books_balance(self) -> None:
+        if hasattr(self, "scheduler"):
+            self.scheduler.check()
+            alive = self.scheduler.num_running + self.scheduler.num_waiting
+            assert alive + len(self.ends) == len(self.submitted)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(5_000):
+            if not self.scheduler.has_work:
+                break
+            self.step(1)
+        assert self.ends.keys() == self.submitted.keys(), "a request never ended"
+        assert self.scheduler.kv.num_used_blocks == 0
+        for name, request in self.submitted.items():
+            if self.ends[name] in (FinishReason.STOP, FinishReason.LENGTH):
+                assert self.outputs[name] == alone(request), name
+
+
+def alone(request: Request) -> list[int]:
+    """What the request's tokens must be, whoever else was there."""
+    copy = make_request("copy", request.token_ids[: request.num_prompt_tokens])
+    while copy.num_output_tokens < request.max_tokens:
+        copy.token_ids.append(next_token(copy))
+        if copy.token_ids[-1] in request.stop_ids:
+            break
+    return copy.output_token_ids
+
+
+TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
