@@ -8,6 +8,7 @@
     ├── AuthenticationError         401
     ├── NotFoundError               404
     ├── OverloadedError             503   retryable, carries ``retry_after_s``
+    │   ├── LoadingError            503
     │   └── ShuttingDownError       503
     ├── EngineError                 500
     │   ├── RequestFailedError      500   this request alone failed (e.g. non-finite logits)
@@ -95,6 +96,12 @@ class OverloadedError(OctavoError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class LoadingError(OverloadedError):
+    """The model is still being loaded."""
+
+    code = "model_loading"
 
 
 class ShuttingDownError(OverloadedError):
