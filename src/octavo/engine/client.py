@@ -1,0 +1,98 @@
+"""The engine in a process of its own, as ``types.EngineClient``. Imports no torch: the server process stays small."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from octavo.engine.launch import ENGINE_COMMAND
+from octavo.engine.messages import Abort, Start, Submit
+from octavo.engine.pending import PendingRequests
+from octavo.engine.supervisor import EngineHooks, Supervision, Supervisor
+from octavo.errors import EngineDeadError, ShuttingDownError
+from octavo.types import EngineInfo, EngineStats, Submission, TokenEvent
+
+
+class ProcessEngineClient:
+    """``await start()``, then ``generate`` as often as wanted, at last ``await drain(...)`` and ``await close()``.
+
+    Everything happens on the event loop that ``start`` ran on. ``failed`` is set once the engine has gone down too often:
+    nothing can be served any more, ``failed_reason`` says why. ``command`` starts another engine program (for tests).
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        limits: Supervision | None = None,
+        hooks: EngineHooks | None = None,
+        command: tuple[str, ...] = ENGINE_COMMAND,
+    ) -> None:
+        self._pending = PendingRequests()
+        self._supervisor = Supervisor(start, limits or Supervision(), self._pending, hooks or EngineHooks(), command)
+        self._draining = False
+
+    async def start(self) -> None:
+        """Until the engine is ready. Raises its start error (``ConfigError``, ``ModelError``, ``EngineError`` ...)."""
+        await self._supervisor.start()
+
+    @property
+    def info(self) -> EngineInfo:
+        """Of the newest engine. Raises ``EngineDeadError`` before the first one is ready."""
+        if self._supervisor.ready is None:
+            raise EngineDeadError("the engine has not been started")
+        return self._supervisor.ready.info
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each ``auto`` setting was resolved as it was; empty before the engine is ready."""
+        return self._supervisor.ready.reasons if self._supervisor.ready is not None else {}
+
+    @property
+    def stats(self) -> EngineStats:
+        return self._pending.stats
+
+    @property
+    def num_pending(self) -> int:
+        return len(self._pending)
+
+    @property
+    def failed(self) -> asyncio.Event:
+        return self._supervisor.failed
+
+    @property
+    def failed_reason(self) -> str | None:
+        return self._supervisor.failed_reason
+
+    @property
+    def engine_pid(self) -> int | None:
+        """The engine's process id; None while there is no engine."""
+        return self._supervisor.process.pid if self._supervisor.has_process else None
+
+    def unhealthy_reason(self) -> str | None:
+        return self._supervisor.unhealthy_reason()
+
+    def generate(self, submission: Submission) -> AsyncGenerator[TokenEvent, None]:
+        """See ``EngineClient.generate``. The first ``anext`` submits and raises ``EngineDeadError``,
+        ``ShuttingDownError`` or what the engine refused the request with; later ends are events."""
+        return self._pending.stream(submission.request_id, lambda: self._submit(submission), self._abort)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new requests, let the running ones finish for ``grace_s`` seconds, then abort the rest."""
+        self._draining = True
+        await self._pending.drain(grace_s, self._abort)
+
+    async def close(self) -> None:
+        """End the engine process; it is gone when this returns. Can be called again."""
+        await self._supervisor.close()
+
+    def _submit(self, submission: Submission) -> None:
+        if self._draining:
+            raise ShuttingDownError("the server is shutting down and takes no new requests")
+        process = self._supervisor.process
+        process.send(Submit(submission))
+        if len(self._pending) == 1:
+            self._supervisor.work_begins()
+
+    def _abort(self, request_id: str) -> None:
+        if self._supervisor.has_process:  # a dead engine has no request to abort
+            self._supervisor.process.send(Abort(request_id))

@@ -1,0 +1,164 @@
+"""One engine process from its start to its end, as the server's event loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from octavo.engine.messages import (
+    EngineMessageDecoder,
+    Failed,
+    FrameReader,
+    FrameWriter,
+    FromEngine,
+    Ready,
+    Refused,
+    Report,
+    Shutdown,
+    Start,
+    ToEngine,
+    restore,
+)
+from octavo.errors import EngineError, OctavoError
+
+ENGINE_COMMAND = (sys.executable, "-P", "-m", "octavo.engine.process")
+STOP_TIMEOUT_S = 5.0
+_POLL_S = 0.005
+
+
+class EngineProcess(asyncio.Protocol):
+    """A started process and its socket. Made by ``EngineProcess.launch``.
+
+    ``on_message`` is called for every ``Report`` and ``Refused``. ``down`` is set once the socket is closed, whoever closed
+    it; ``end`` must be awaited then, so that no process is left behind.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], on_message: Callable[[Report | Refused], None]) -> None:
+        self._process = process
+        self._on_message = on_message
+        self._transport: asyncio.WriteTransport | None = None
+        self._frames, self._decoder, self._writer = FrameReader(), EngineMessageDecoder(), FrameWriter()
+        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self._failure: OctavoError | Failed | None = None
+        self.down = asyncio.Event()
+
+    @classmethod
+    async def launch(
+        cls, command: tuple[str, ...], start: Start, on_message: Callable[[Report | Refused], None]
+    ) -> EngineProcess:
+        """Start the process and send ``start``; ``wait_ready`` tells how it went."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A process group of its own: Ctrl-C in the terminal is the server's to handle.
+            process = subprocess.Popen(  # noqa: S603 - the command is ours, no shell
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # the server's standard output belongs to the server
+                process_group=0,
+            )
+        loop = asyncio.get_running_loop()
+        _, engine = await loop.create_unix_connection(lambda: cls(process, on_message), sock=ours)
+        engine.send(start)
+        return engine
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: ToEngine) -> None:
+        """Never blocks. Raises ``InvalidRequestError`` if it cannot be encoded; a dead engine hears nothing."""
+        frame = self._writer.frame(message)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    async def wait_ready(self, timeout_s: float) -> Ready:
+        """Raises the engine's own start error, or ``EngineError`` if it died or took too long."""
+        down = asyncio.ensure_future(self.down.wait())
+        waits: set[asyncio.Future[Any]] = {down, self._ready}
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            down.cancel()
+        if self._ready.done():
+            return self._ready.result()
+        if not self.down.is_set():
+            raise EngineError(f"the engine was not ready after {timeout_s:g} s; allow more with --start-timeout-s")
+        await self.end()
+        if isinstance(self._failure, Failed):
+            raise restore(self._failure)
+        raise EngineError(f"{self.why_down} while it was starting")
+
+    @property
+    def why_down(self) -> str:
+        """What ended it, as far as is known; complete after ``end``."""
+        if isinstance(self._failure, Failed):
+            return f"the engine failed: {self._failure.message}"
+        if self._failure is not None:
+            return f"the engine was ended because of {self._failure.message}"
+        code = self._process.returncode
+        if code is None:
+            return "the engine closed its connection"
+        if code >= 0:
+            return f"the engine process ended with exit code {code}"
+        hint = "; the system may be out of memory" if code == -signal.SIGKILL else ""
+        return f"the engine process was killed by {signal.Signals(-code).name}{hint}"
+
+    def kill(self) -> None:
+        self._process.kill()  # does nothing if it has been reaped
+
+    async def stop(self) -> None:
+        """Ask it to leave after its step; kill it if it does not."""
+        self.send(Shutdown())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.down.wait(), STOP_TIMEOUT_S)
+        await self.end()
+
+    async def end(self) -> None:
+        """Kill what still runs, close the socket, reap the process."""
+        if self.down.is_set():
+            await self._wait_exit(1.0)  # it closed its end: let it finish, so that its exit code tells why
+        self.kill()
+        if self._transport is not None:
+            self._transport.close()
+        await self._wait_exit(STOP_TIMEOUT_S)
+
+    async def _wait_exit(self, timeout_s: float) -> None:
+        for _ in range(int(timeout_s / _POLL_S)):
+            if self._process.poll() is not None:
+                return
+            await asyncio.sleep(_POLL_S)
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._frames.feed(data):
+                self._handle(self._decoder.decode(body))
+        except OctavoError as error:  # after garbage nothing it says can be trusted
+            self._failure = error
+            self.kill()
+            if self._transport is not None:
+                self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.down.set()
+
+    def _handle(self, message: FromEngine) -> None:
+        match message:
+            case Report() | Refused():
+                self._on_message(message)
+            case Ready():
+                self._ready.set_result(message)
+            case Failed():
+                self._failure = message
