@@ -9,14 +9,16 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
     """How RoPE frequencies are stretched beyond the trained context.
 
     ``linear``: positions / factor. ``llama3``: Llama 3.1's piecewise rule (high frequencies kept, low ones divided by
-    ``factor``, a smooth ramp between).
+    ``factor``, a smooth ramp between). ``factors``: rotary frequency ``i`` is divided by ``factors[i]`` (how GGUF files
+    store Llama 3's rule: already worked out).
     """
 
-    kind: str  # "linear" | "llama3"
+    kind: str  # "linear" | "llama3" | "factors"
     factor: float
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position: int = 8192
+    factors: tuple[float, ...] = ()  # head_dim / 2 of them
 
 
 class TransformerConfig(msgspec.Struct, frozen=True, kw_only=True):
