@@ -10,9 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
 
 class FinishReason(enum.StrEnum):
@@ -32,23 +33,31 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     independent of the batch it runs in.
     """
 
-    max_tokens: int | None = None  # None: as many as fit in the context
-    min_tokens: int = 0
-    temperature: float = 1.0
-    top_k: int = 0  # 0 or -1: off
-    top_p: float = 1.0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
+    max_tokens: (
+        Annotated[int, Meta(ge=1, description="tokens to generate at most; none: as many as fit in the context")] | None
+    ) = None
+    min_tokens: Annotated[int, Meta(ge=0, description="no end of sequence before so many tokens")] = 0
+    temperature: Annotated[float, Meta(ge=0, description="0 is greedy; higher is more varied")] = 1.0
+    top_k: Annotated[int, Meta(ge=-1, description="only the k most likely tokens; 0 or -1: off")] = 0
+    top_p: Annotated[
+        float, Meta(gt=0, le=1, description="only the most likely tokens that together have this probability")
+    ] = 1.0
+    min_p: Annotated[
+        float, Meta(ge=0, le=1, description="only tokens with this share of the most likely one's probability")
+    ] = 0.0
+    presence_penalty: Annotated[float, Meta(description="subtracted from tokens that were generated before")] = 0.0
+    frequency_penalty: Annotated[float, Meta(description="subtracted once for each time a token was generated")] = 0.0
+    repetition_penalty: Annotated[
+        float, Meta(gt=0, description="divides the logits of tokens seen before, prompt included; 1: off")
+    ] = 1.0
     logit_bias: dict[int, float] | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    include_stop_str_in_output: bool = False
-    ignore_eos: bool = False
+    seed: Annotated[int, Meta(description="the same seed gives the same text, in any batch")] | None = None
+    stop: Annotated[tuple[str, ...], Meta(description="text that ends the answer and is not part of it")] = ()
+    stop_token_ids: Annotated[tuple[int, ...], Meta(description="token id that ends the answer")] = ()
+    include_stop_str_in_output: Annotated[bool, Meta(description="keep the stop text")] = False
+    ignore_eos: Annotated[bool, Meta(description="go on after the end of sequence")] = False
     logprobs: int | None = None  # None: off; k: the sampled token's and the k most likely tokens' log-probabilities
-    skip_special_tokens: bool = True
+    skip_special_tokens: Annotated[bool, Meta(description="leave special tokens out of the text")] = True
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -161,7 +170,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Samples by request id (exactly the planned requests with ``samples``) and the step's measured duration."""
+    """Samples by request id and the step's measured duration.
+
+    One for each planned request with ``samples``, and one that carries an ``error`` for any other that failed: what it
+    was to write into its blocks may be missing.
+    """
 
     samples: dict[str, Sample] = field(default_factory=dict)
     step_time_s: float = 0.0

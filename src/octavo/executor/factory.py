@@ -1,0 +1,68 @@
+"""Resolved config -> a ready executor. A new executor is one function and one entry in ``BUILDERS``.
+
+Heavy imports happen inside the builders: the fake executor needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from octavo.config import EngineConfig
+from octavo.errors import ConfigError
+from octavo.executor.fake import FakeExecutor
+from octavo.types import Executor
+
+FAKE_VOCAB_SIZE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltExecutor:
+    """An executor and what it holds."""
+
+    executor: Executor
+    weight_bytes: int = 0
+    kv_cache_bytes: int = 0
+
+
+def build_executor(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
+    """``config`` without any auto (see ``engine.resolve``); ``model_path`` is None for the fake executor alone.
+
+    Raises ``ConfigError`` for an unknown executor and ``ModelError`` for a model that cannot be loaded.
+    """
+    builder = BUILDERS.get(config.executor)
+    if builder is None:
+        raise ConfigError(f"unknown executor {config.executor!r}; known: {', '.join(BUILDERS)}", param="executor")
+    return builder(config, model_path)
+
+
+def _build_fake(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
+    return BuiltExecutor(
+        FakeExecutor(FAKE_VOCAB_SIZE, config.fake_step_ms / 1000, config.seed, block_size=config.block_size)
+    )
+
+
+def _build_torch(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
+    if model_path is None:
+        raise ConfigError(f"executor = {config.executor} needs a model, got none", param="executor")
+    import torch
+
+    from octavo.executor.torch_executor import CacheShape, TorchExecutor
+    from octavo.models.load import load_model
+
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    device = torch.device(config.executor)
+    model = load_model(model_path, dtypes[config.dtype], device)
+    cache = CacheShape(config.num_blocks, config.block_size, dtypes[config.kv_dtype])
+    executor = TorchExecutor(model, cache, device)
+    executor.warm_up()
+    return BuiltExecutor(executor, model.weight_bytes, executor.kv_cache_bytes)
+
+
+Builder = Callable[[EngineConfig, Path | None], BuiltExecutor]
+
+BUILDERS: Mapping[str, Builder] = MappingProxyType({"fake": _build_fake, "cpu": _build_torch, "cuda": _build_torch})

@@ -1,0 +1,66 @@
+"""Which rows of a batch need which work? Sampling parameters of all rows, gathered once a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.executor.sampling.uniform import uniforms
+from octavo.types import Plan, Request, SamplingParams
+
+GREEDY_BELOW = 1e-5  # a temperature this low differs from greedy by rounding noise alone
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingBatch:
+    """Row ``i`` of the logits belongs to ``requests[i]``. Row lists are ascending; most are empty most of the time."""
+
+    requests: tuple[Request, ...]
+    drawn: NDArray[np.int64]  # rows that draw at random; the others are greedy
+    temperature: NDArray[np.float64]  # of the drawn rows, like the next four
+    top_k: NDArray[np.int64]  # 2**31 where off
+    min_p: NDArray[np.float64]
+    top_p: NDArray[np.float64]
+    uniform: NDArray[np.float64]  # in [0, 1)
+    biased: list[int]
+    unfinished: list[int]  # below min_tokens, with stop ids to mask
+    penalised: list[int]
+    with_logprobs: list[int]
+
+    @classmethod
+    def from_plan(cls, plan: Plan) -> SamplingBatch:
+        """The planned requests that sample, in the plan's order."""
+        return cls.from_requests([planned.request for planned in plan.requests if planned.samples])
+
+    @classmethod
+    def from_requests(cls, requests: Sequence[Request]) -> SamplingBatch:
+        params = [request.params for request in requests]
+        drawn = [row for row, p in enumerate(params) if p.temperature >= GREEDY_BELOW]
+        chosen = [params[row] for row in drawn]
+        return cls(
+            requests=tuple(requests),
+            drawn=np.array(drawn, dtype=np.int64),
+            temperature=np.array([p.temperature for p in chosen], dtype=np.float64),
+            top_k=np.array([p.top_k if 0 < p.top_k < 2**31 else 2**31 for p in chosen], dtype=np.int64),
+            min_p=np.array([p.min_p for p in chosen], dtype=np.float64),
+            top_p=np.array([p.top_p for p in chosen], dtype=np.float64),
+            uniform=uniforms([requests[row] for row in drawn]),
+            biased=[row for row, p in enumerate(params) if p.logit_bias],
+            unfinished=[row for row, request in enumerate(requests) if _is_unfinished(request)],
+            penalised=[row for row, p in enumerate(params) if _has_penalty(p)],
+            with_logprobs=[row for row, p in enumerate(params) if p.logprobs is not None],
+        )
+
+    def at(self, rows: Sequence[int]) -> list[Request]:
+        return [self.requests[row] for row in rows]
+
+
+def _is_unfinished(request: Request) -> bool:
+    return request.params.min_tokens > 0 and request.num_output_tokens < request.params.min_tokens
+
+
+def _has_penalty(p: SamplingParams) -> bool:
+    return p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0

@@ -1,0 +1,96 @@
+"""Logits -> one ``Sample`` a request: the order of the steps, and what happens to a row that has no sound logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octavo.executor.sampling.choose import draw_tokens
+from octavo.executor.sampling.edits import add_logit_bias, apply_penalties, mask_stop_ids
+from octavo.executor.sampling.history import History
+from octavo.executor.sampling.logprobs import token_logprobs
+from octavo.executor.sampling.parameters import SamplingBatch
+from octavo.executor.sampling.truncation import Truncation
+from octavo.types import Request, Sample
+
+
+class Sampler:
+    """Chooses the next token of each row. Holds the token counts of the rows it saw last, and nothing else."""
+
+    def __init__(self) -> None:
+        self._history = History()
+
+    def sample(self, logits: Tensor, requests: Sequence[Request]) -> dict[str, Sample]:
+        """Row ``i`` of ``logits`` (float32 ``[S, V]``, edited in place) decides the next token of ``requests[i]``.
+
+        A row that holds NaN or +inf, or nothing above -inf, fails alone: its ``Sample`` carries the error.
+        """
+        batch = SamplingBatch.from_requests(requests)
+        raw = logits[batch.with_logprobs] if batch.with_logprobs else None
+        self._edit(logits, batch)
+        greedy, peaks = _argmax(logits)
+        sound = np.isfinite(peaks)
+        tokens = _draw_rows(logits, batch, greedy, torch.from_numpy(peaks).to(logits.device), sound)
+
+        samples = {
+            request.request_id: Sample((token,)) if ok else Sample((), error=_unsound(logits[row], peaks[row]))
+            for row, (request, token, ok) in enumerate(zip(requests, tokens.tolist(), sound.tolist(), strict=True))
+        }
+        if raw is not None:
+            keep = [place for place, row in enumerate(batch.with_logprobs) if sound[row]]
+            rows = [batch.with_logprobs[place] for place in keep]
+            num_top = np.array([request.params.logprobs or 0 for request in batch.at(rows)], dtype=np.int64)
+            for request, entry in zip(batch.at(rows), token_logprobs(raw[keep], tokens[rows], num_top), strict=True):
+                samples[request.request_id] = Sample((entry.token_id,), (entry,))
+        return samples
+
+    def _edit(self, logits: Tensor, batch: SamplingBatch) -> None:
+        if batch.biased:
+            add_logit_bias(logits, batch.biased, batch.at(batch.biased))
+        if batch.unfinished:
+            mask_stop_ids(logits, batch.unfinished, batch.at(batch.unfinished))
+        counts = self._history.advance(batch.at(batch.penalised))
+        if counts:
+            apply_penalties(logits, batch.penalised, counts)
+
+
+def _argmax(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Most likely token of each row (the lowest id among equals) and its logit; a NaN counts as the largest."""
+    if logits.device.type == "cpu":  # numpy's argmax is vectorised, torch's is not: 5 times slower
+        values = logits.numpy()
+        tokens = values.argmax(-1)
+        return tokens, values[np.arange(len(tokens)), tokens]
+    peaks, indices = logits.max(-1)
+    return indices.cpu().numpy(), peaks.cpu().numpy()
+
+
+def _draw_rows(
+    logits: Tensor, batch: SamplingBatch, greedy: NDArray[np.int64], peaks: Tensor, sound: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """``greedy`` with the tokens of the sound rows that draw at random put in."""
+    use = np.flatnonzero(sound[batch.drawn])
+    if not len(use):
+        return greedy
+
+    def tensor(array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array[use]).to(logits.device)
+
+    rows = tensor(batch.drawn)
+    scaled = logits[rows].sub_(peaks[rows][:, None]).div_(tensor(batch.temperature).to(torch.float32)[:, None])
+    uniform = tensor(batch.uniform)
+    truncation = Truncation(tensor(batch.top_k), tensor(batch.min_p), tensor(batch.top_p))
+    tokens = draw_tokens(scaled, truncation, uniform)
+    result = greedy.copy()
+    result[batch.drawn[use]] = tokens.cpu().numpy()
+    return result
+
+
+def _unsound(row: Tensor, peak: np.float32) -> str:
+    if np.isneginf(peak):
+        return "no token is left to choose: the model, logit_bias and min_tokens put every logit to -inf"
+    num_bad = int((~torch.isfinite(row)).sum())
+    return f"the model's logits are not finite: {num_bad} of {len(row)} are NaN or infinite"

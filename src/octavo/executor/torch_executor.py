@@ -1,0 +1,95 @@
+"""Plan -> tokens on plain torch, on the CPU or one GPU: build the batch, run the model, sample, measure."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from octavo.executor.batch import build_batch, decodes_first
+from octavo.executor.sampling.sampler import Sampler
+from octavo.kernels.attention.contract import LayerCache
+from octavo.models.batch import ModelBatch
+from octavo.types import Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult
+
+logger = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What the executor needs of ``octavo.models.transformer.Transformer``."""
+
+    def forward(self, batch: ModelBatch, caches: list[LayerCache]) -> Tensor:
+        """Write the keys and values of every row into ``caches``; float32 logits ``[S, vocab]`` of ``batch.logit_rows``."""
+        ...
+
+    def new_caches(self, num_blocks: int, block_size: int, kv_dtype: torch.dtype) -> list[LayerCache]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """The KV cache: ``num_blocks`` of ``block_size`` tokens, in ``dtype``."""
+
+    num_blocks: int
+    block_size: int
+    dtype: torch.dtype
+
+
+class TorchExecutor:
+    """Owns the model's KV cache. A request's tokens are a function of the request alone, whatever else is in the plan."""
+
+    def __init__(self, model: Model, cache: CacheShape, device: torch.device) -> None:
+        self._model = model
+        self._cache = cache
+        self._device = device
+        self._layers = model.new_caches(cache.num_blocks, cache.block_size, cache.dtype)
+        self._sampler = Sampler()
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._layers)
+
+    def run(self, plan: Plan) -> StepResult:
+        """Raises ``torch.AcceleratorError`` (the device is lost) and nothing else: see ``_isolate``."""
+        started_s = time.perf_counter()
+        samples = self._run_isolated(decodes_first(plan.requests)) if plan.requests else {}
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return StepResult(samples, time.perf_counter() - started_s)
+
+    def warm_up(self) -> None:
+        """Run two tiny steps so that no request pays for lazy initialisation. Overwrites block 0: call before serving."""
+        request = Request("warm-up", [0, 0], 2, SamplingParams(top_p=0.9, seed=0), 1, frozenset(), 0.0)
+        self._step([PlannedRequest(request, 0, 2, [0], samples=True)])
+        self._step([PlannedRequest(request, 1, 1, [0], samples=True)])
+
+    def close(self) -> None:
+        """Let the KV cache go; the executor cannot run any more."""
+        self._layers = []
+
+    @torch.inference_mode()
+    def _step(self, requests: Sequence[PlannedRequest]) -> dict[str, Sample]:
+        batch = build_batch(requests, self._cache.block_size, self._device)
+        logits = self._model.forward(batch, self._layers)
+        return self._sampler.sample(logits, [planned.request for planned in requests if planned.samples])
+
+    def _run_isolated(self, requests: Sequence[PlannedRequest]) -> dict[str, Sample]:
+        """One step; if it raises, each request by itself, so that the one at fault (or too big for the memory) fails
+        alone. That is sound because a step may be repeated: it writes the same keys and values to the same places.
+        """
+        try:
+            return self._step(requests)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            logger.exception("a step of %d requests failed", len(requests))
+            if len(requests) == 1:
+                return {requests[0].request.request_id: Sample((), error=f"{type(error).__name__}: {error}")}
+        samples: dict[str, Sample] = {}
+        for planned in requests:
+            samples |= self._run_isolated([planned])
+        return samples
