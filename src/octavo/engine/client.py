@@ -9,7 +9,7 @@ from octavo.engine.launch import ENGINE_COMMAND
 from octavo.engine.messages import Abort, Start, Submit
 from octavo.engine.pending import PendingRequests
 from octavo.engine.supervisor import EngineHooks, Supervision, Supervisor
-from octavo.errors import EngineDeadError, ShuttingDownError
+from octavo.errors import LoadingError, ShuttingDownError
 from octavo.types import EngineInfo, EngineStats, Submission, TokenEvent
 
 
@@ -37,9 +37,9 @@ class ProcessEngineClient:
 
     @property
     def info(self) -> EngineInfo:
-        """Of the newest engine. Raises ``EngineDeadError`` before the first one is ready."""
+        """Of the newest engine. Raises ``LoadingError`` before the first one is ready."""
         if self._supervisor.ready is None:
-            raise EngineDeadError("the engine has not been started")
+            raise LoadingError("the engine is loading its model")
         return self._supervisor.ready.info
 
     @property
@@ -72,8 +72,8 @@ class ProcessEngineClient:
         return self._supervisor.unhealthy_reason()
 
     def generate(self, submission: Submission) -> AsyncGenerator[TokenEvent, None]:
-        """See ``EngineClient.generate``. The first ``anext`` submits and raises ``EngineDeadError``,
-        ``ShuttingDownError`` or what the engine refused the request with; later ends are events."""
+        """See ``EngineClient.generate``. The first ``anext`` submits and raises ``LoadingError``,
+        ``EngineDeadError``, ``ShuttingDownError`` or what the engine refused the request with; later ends are events."""
         return self._pending.stream(submission.request_id, lambda: self._submit(submission), self._abort)
 
     async def drain(self, grace_s: float) -> None:

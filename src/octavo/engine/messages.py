@@ -21,6 +21,7 @@ from octavo.types import EngineInfo, EngineStats, Submission, TokenEvent
 
 MAX_FRAME_BYTES = 64 << 20
 _PREFIX = struct.Struct(">I")
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)  # ValueError: text that is not UTF-8
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +150,7 @@ class EngineMessageDecoder:
         """Raises ``EngineError`` if the body is no message."""
         try:
             return self._decoder.decode(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise EngineError(f"unreadable message of {len(body)} bytes from the engine: {error}") from None
 
 
@@ -166,7 +167,7 @@ class CommandDecoder:
         """
         try:
             return self._decoder.decode(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             request_id = _submitted_id(body)
             if request_id is None:
                 raise EngineError(f"unreadable message of {len(body)} bytes from the server: {error}") from None
@@ -176,7 +177,7 @@ class CommandDecoder:
 def _submitted_id(body: bytes) -> str | None:
     try:
         message: Any = msgspec.msgpack.decode(body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     submission = message.get("submission") if isinstance(message, dict) else None
     request_id = submission.get("request_id") if isinstance(submission, dict) else None

@@ -14,7 +14,7 @@ from octavo.engine.launch import ENGINE_COMMAND, EngineProcess
 from octavo.engine.messages import Ready, Refused, Report, Start, describe
 from octavo.engine.pending import PendingRequests
 from octavo.engine.watch import ProgressWatch, RestartBudget
-from octavo.errors import EngineDeadError, OctavoError
+from octavo.errors import EngineDeadError, LoadingError, OctavoError
 from octavo.types import EngineStats
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Supervisor:
         self._watch = ProgressWatch(limits.hang_timeout_s)
         self._budget = RestartBudget(limits.max_restarts, limits.restart_window_s)
         self._process: EngineProcess | None = None
-        self._unavailable = "the engine has not been started"  # why there is no process
+        self._unavailable = "the engine is loading its model"  # why there is no process
         self._task: asyncio.Task[None] | None = None
         self.ready: Ready | None = None
         self.failed = asyncio.Event()
@@ -65,9 +65,9 @@ class Supervisor:
 
     @property
     def process(self) -> EngineProcess:
-        """The engine that takes requests. Raises ``EngineDeadError`` while there is none."""
+        """The engine that takes requests. While there is none: ``LoadingError`` the first time, then ``EngineDeadError``."""
         if self._process is None:
-            raise EngineDeadError(self._unavailable)
+            raise LoadingError(self._unavailable) if self.ready is None else EngineDeadError(self._unavailable)
         return self._process
 
     @property
