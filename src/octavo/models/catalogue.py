@@ -146,7 +146,7 @@ def _from_path(name: str) -> ResolvedModel:
 def _from_folder(path: Path) -> ResolvedModel:
     if hub.is_complete(path):
         return ResolvedModel(path.resolve().name, path.resolve(), "safetensors")
-    files = sorted(path.glob("*.gguf"))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf")
     if len(files) == 1:
         return ResolvedModel(files[0].stem, files[0].resolve(), "gguf")
     what = (
