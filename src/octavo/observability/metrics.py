@@ -1,0 +1,133 @@
+"""What does the server tell Prometheus? Names and units in the style of the field, read at the moment of a scrape.
+
+Engine totals come from the newest ``EngineStats``; the server adds what only it sees (latencies as a client feels them,
+ends of requests, HTTP answers). All of it lives in one collector with a registry of its own: no process-wide state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from octavo.observability.histogram import TOKEN_BUCKETS, Histogram
+from octavo.types import EngineStats, RequestTimings
+
+# EngineStats field -> (metric, help); exported as Prometheus counters, which end in _total.
+_ENGINE_COUNTERS = {
+    "total_prefix_query_tokens": ("octavo_prefix_cache_queries", "Prompt tokens looked up in the prefix cache"),
+    "total_prefix_hit_tokens": ("octavo_prefix_cache_hits", "Prompt tokens served from the prefix cache"),
+    "total_preemptions": ("octavo_num_preemptions", "Requests preempted"),
+    "total_prompt_tokens": ("octavo_prompt_tokens", "Prompt tokens computed or found in the prefix cache"),
+    "total_steps": ("octavo_engine_steps", "Steps of the engine"),
+}
+
+
+class EngineTotals:
+    """Engine counters that never fall: a restarted engine counts from zero again, and what it had counted is kept."""
+
+    def __init__(self) -> None:
+        self._base = dict.fromkeys(_ENGINE_COUNTERS, 0)
+        self._last = dict.fromkeys(_ENGINE_COUNTERS, 0)
+
+    def update(self, stats: EngineStats) -> None:
+        """Take a snapshot; fewer steps than in the last one mean another engine."""
+        if stats.total_steps < self._last["total_steps"]:
+            for name, value in self._last.items():
+                self._base[name] += value
+        for name in self._last:
+            self._last[name] = getattr(stats, name)
+
+    def __getitem__(self, name: str) -> int:
+        return self._base[name] + self._last[name]
+
+
+class MetricsCollector(Collector):
+    """Everything octavo exports. Fed and scraped from one thread, the server's event loop.
+
+    ``stats`` returns the newest engine snapshot, or None while there is no engine.
+    """
+
+    def __init__(self, stats: Callable[[], EngineStats | None] = lambda: None) -> None:
+        self._stats = stats
+        self._totals = EngineTotals()
+        self.num_generation_tokens = 0
+        self.num_engine_restarts = 0
+        self._finished: Counter[str] = Counter()
+        self._http: Counter[tuple[str, int]] = Counter()
+        self.ttft = Histogram("octavo_time_to_first_token_seconds", "Arrival to first token")
+        self.itl = Histogram("octavo_inter_token_latency_seconds", "Between two consecutive tokens of a request")
+        self.tpot = Histogram("octavo_time_per_output_token_seconds", "A request's mean time per token after the first")
+        self.e2e = Histogram("octavo_e2e_request_latency_seconds", "Arrival to the end of a request")
+        self.queue = Histogram("octavo_request_queue_time_seconds", "Arrival to first scheduled")
+        self.step = Histogram("octavo_step_time_seconds", "Executor time of one step")
+        self.prompt_tokens = Histogram("octavo_request_prompt_tokens", "Prompt tokens of a request", TOKEN_BUCKETS)
+        self.output_tokens = Histogram(
+            "octavo_request_generation_tokens", "Generated tokens of a request", TOKEN_BUCKETS
+        )
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def observe_step(self, stats: EngineStats) -> None:
+        """Take the snapshot of one step; called once a step."""
+        self._totals.update(stats)
+        if stats.step_num_tokens:
+            self.step.observe(stats.step_time_s)
+
+    def observe_finished(self, reason: str, num_prompt: int, num_output: int, timings: RequestTimings | None) -> None:
+        """Count the end of one request; latencies only of requests that were answered."""
+        self._finished[reason] += 1
+        self.prompt_tokens.observe(num_prompt)
+        self.output_tokens.observe(num_output)
+        if timings is None:
+            return
+        for histogram, value in ((self.queue, timings.queue_s), (self.tpot, timings.tpot_s), (self.e2e, timings.e2e_s)):
+            if value is not None:
+                histogram.observe(value)
+
+    def count_restart(self) -> None:
+        self.num_engine_restarts += 1
+
+    def observe_http(self, route: str, status: int) -> None:
+        self._http[route, status] += 1
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The scrape's body and its content type, in the format that the ``Accept`` header asks for."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        if stats is not None:
+            self._totals.update(stats)
+        yield from _gauges(stats or EngineStats())
+        for name, (metric, text) in _ENGINE_COUNTERS.items():
+            yield CounterMetricFamily(metric, text, value=self._totals[name])
+        yield CounterMetricFamily("octavo_generation_tokens", "Tokens generated", value=self.num_generation_tokens)
+        yield CounterMetricFamily("octavo_engine_restarts", "Engine restarts", value=self.num_engine_restarts)
+        finished = CounterMetricFamily(
+            "octavo_request_success", "Requests ended, by reason", labels=["finished_reason"]
+        )
+        for reason, count in sorted(self._finished.items()):
+            finished.add_metric([reason], count)
+        yield finished
+        http = CounterMetricFamily("octavo_http_requests", "HTTP requests answered", labels=["route", "status"])
+        for (route, status), count in sorted(self._http.items()):
+            http.add_metric([route, str(status)], count)
+        yield http
+        for histogram in (self.ttft, self.itl, self.tpot, self.e2e, self.queue, self.step):
+            yield histogram.collect()
+        yield self.prompt_tokens.collect()
+        yield self.output_tokens.collect()
+
+
+def _gauges(stats: EngineStats) -> Iterator[Metric]:
+    usage = stats.num_blocks_used / stats.num_blocks if stats.num_blocks else 0.0
+    yield GaugeMetricFamily("octavo_num_requests_running", "Requests that run", value=stats.num_running)
+    yield GaugeMetricFamily("octavo_num_requests_waiting", "Requests that wait", value=stats.num_waiting)
+    yield GaugeMetricFamily("octavo_kv_cache_usage_ratio", "Blocks in use / blocks", value=usage)
+    yield GaugeMetricFamily("octavo_num_kv_blocks", "Blocks of the KV cache", value=stats.num_blocks)
