@@ -1,0 +1,153 @@
+"""Which blocks does a step gather, in which groups, under which mask? Computed once a step, used by every layer.
+
+Decodes are batched: requests of similar length share one padded gather and one call. Padding repeats a block of the same
+request, so a request only ever sees its own keys and values, and a mask of -inf removes them. Prefill chunks run request
+by request over exactly their own context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from octavo.kernels.attention.contract import AttentionBatch
+
+CALL_COST_BYTES = 400_000  # what one more group costs in fixed overhead, as bytes gathered in the same time
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Requests with query length 1 that share one gather of ``num_blocks`` blocks each."""
+
+    rows: Tensor | None  # int64 [n]: their query rows; None: all decode rows, in order
+    num_requests: int
+    blocks: Tensor  # int64 [n * num_blocks]
+    mask: Tensor  # [n, 1, 1, num_blocks * block_size]: 0 where the row may look, else -inf
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """One request with query rows ``start .. start + query_len`` over ``num_tokens`` gathered positions."""
+
+    start: int
+    query_len: int
+    blocks: Tensor  # int64 [num_blocks]
+    num_tokens: int
+    mask: Tensor | None  # [query_len, num_tokens]; None: plainly causal over equal lengths
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """A step's work for the layers with one window."""
+
+    slots: Tensor
+    opened_blocks: Tensor | None  # int64: blocks that this step begins and leaves partly empty
+    decodes: tuple[DecodeGroup, ...]
+    prefills: tuple[PrefillChunk, ...]
+
+
+def prepare(
+    batch: AttentionBatch, *, block_size: int, block_bytes: int, window: int, dtype: torch.dtype
+) -> AttentionPlan:
+    """Plan a step for layers with this ``window`` (0: global).
+
+    ``block_bytes``: float32 bytes of one block's keys and values in one layer; weighs padding against calls.
+    ``dtype``: of the masks, the arithmetic's.
+    """
+    groups = _split(_decode_extents(batch, block_size, window), max(1, CALL_COST_BYTES // max(1, block_bytes)))
+    return AttentionPlan(
+        slots=batch.slots,
+        opened_blocks=_opened_blocks(batch, block_size),
+        decodes=tuple(_decode_group(batch, rows, block_size, window, dtype) for rows in groups),
+        prefills=_prefill_chunks(batch, block_size, window, dtype),
+    )
+
+
+def _decode_extents(batch: AttentionBatch, block_size: int, window: int) -> list[int]:
+    """Blocks that each decode request has to look at."""
+    return [
+        (context - 1) // block_size - _first_block(context, 1, block_size, window) + 1
+        for context in batch.context_lens_cpu[: batch.num_decodes]
+    ]
+
+
+def _first_block(context_len: int, query_len: int, block_size: int, window: int) -> int:
+    """The block of the oldest position that the first of the query rows may look at."""
+    return max(0, context_len - query_len - window + 1) // block_size if window else 0
+
+
+def _split(extents: Sequence[int], call_cost_blocks: int) -> list[list[int]]:
+    """Group request numbers so that padding saved by one more group is worth more than the extra call."""
+    order = sorted(range(len(extents)), key=lambda i: -extents[i])
+    pending, groups = [order] if order else [], []
+    while pending:
+        group = pending.pop()
+        longest = extents[group[0]]
+        saved, cut = max((((longest - extents[r]) * (len(group) - i), i) for i, r in enumerate(group)))
+        if saved > call_cost_blocks:
+            pending += [group[cut:], group[:cut]]
+        else:
+            groups.append(sorted(group))
+    return groups
+
+
+def _decode_group(
+    batch: AttentionBatch, rows: list[int], block_size: int, window: int, dtype: torch.dtype
+) -> DecodeGroup:
+    device = batch.block_tables.device
+    contexts = [batch.context_lens_cpu[r] for r in rows]
+    firsts = [_first_block(c, 1, block_size, window) for c in contexts]
+    lasts = [(c - 1) // block_size for c in contexts]
+    num_blocks = max(last - first for first, last in zip(firsts, lasts, strict=True)) + 1
+    whole = len(rows) == batch.num_decodes
+    bounds = torch.tensor([firsts, lasts, contexts, rows], device=device).unsqueeze(2)  # [4, n, 1]
+    first, last, context, row = bounds.unbind()
+    columns = torch.minimum(first + torch.arange(num_blocks, device=device), last)
+    blocks = batch.block_tables[row, columns].to(torch.int64)
+    position = first * block_size + torch.arange(num_blocks * block_size, device=device)
+    visible = position < context
+    if window:
+        visible &= position >= context - window
+    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, -torch.inf)
+    return DecodeGroup(None if whole else row[:, 0], len(rows), blocks.flatten(), mask[:, None, None, :])
+
+
+def _prefill_chunks(
+    batch: AttentionBatch, block_size: int, window: int, dtype: torch.dtype
+) -> tuple[PrefillChunk, ...]:
+    chunks, start = [], batch.num_decodes
+    for request in range(batch.num_decodes, len(batch.query_lens_cpu)):
+        query_len, context_len = batch.query_lens_cpu[request], batch.context_lens_cpu[request]
+        first = _first_block(context_len, query_len, block_size, window)
+        blocks = batch.block_tables[request, first : (context_len - 1) // block_size + 1].to(torch.int64)
+        num_tokens = context_len - first * block_size
+        plain = query_len == num_tokens and (window == 0 or window >= context_len)
+        mask = None if plain else _causal_mask(query_len, num_tokens, window, dtype, blocks.device)
+        chunks.append(PrefillChunk(start, query_len, blocks, num_tokens, mask))
+        start += query_len
+    return tuple(chunks)
+
+
+def _causal_mask(query_len: int, num_tokens: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``[query_len, num_tokens]`` for queries that are the last of the tokens."""
+    hidden = torch.ones(query_len, num_tokens, dtype=torch.bool, device=device).triu_(num_tokens - query_len + 1)
+    if window:
+        hidden |= torch.ones_like(hidden).tril_(num_tokens - query_len - window)
+    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+
+
+def _opened_blocks(batch: AttentionBatch, block_size: int) -> Tensor | None:
+    """Last blocks that this step begins but does not fill: their tails hold an earlier owner's leftovers."""
+    requests, columns = [], []
+    for request, (query_len, context_len) in enumerate(zip(batch.query_lens_cpu, batch.context_lens_cpu, strict=True)):
+        used = context_len % block_size
+        if used and used <= query_len:
+            requests.append(request)
+            columns.append(context_len // block_size)
+    if not requests:
+        return None
+    at = torch.tensor([requests, columns], device=batch.block_tables.device)
+    return batch.block_tables[at[0], at[1]].to(torch.int64)

@@ -1,0 +1,17 @@
+"""What is the right answer? ``act(gate) * up`` in float64."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def gated_reference(x: Tensor, act: str) -> Tensor:
+    """``x``: ``[T, 2 I]``, the gates then the ups -> float64 ``[T, I]``. ``act``: ``silu`` or ``gelu_tanh``."""
+    gate, up = x.double().chunk(2, -1)
+    if act == "silu":
+        return gate / (1 + torch.exp(-gate)) * up
+    inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)
+    return 0.5 * gate * (1 + torch.tanh(inner)) * up
