@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -73,16 +74,25 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def from_mapping(kind: type[C], values: dict[str, Any]) -> C:
     """Build a config from plain values; raises ``ConfigError`` naming the key, the limit and the nearest known key."""
-    known = kind.__struct_fields__
+    refuse_unknown(values, kind.__struct_fields__)
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$.")
+        key = path.split(".")[0].split("[")[0].rstrip("`")
+        if key not in values:
+            raise ConfigError(f"bad setting: {error}") from None
+        expected = what.replace("`", "").replace("Expected", "expected", 1).split(", got ")[0]
+        raise ConfigError(f"{key} = {values[key]!r}: {expected}", param=key) from None
+
+
+def refuse_unknown(values: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for the first key that is not ``known``, with the nearest one that is."""
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
             raise ConfigError(f"unknown setting {key!r}{hint}", param=key)
-    try:
-        return msgspec.convert(values, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"bad setting: {error}") from None
 
 
 def cache_folder() -> Path:

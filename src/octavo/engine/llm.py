@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -101,8 +101,8 @@ class LLM:
             self._forget(live)
         return [entry.output for entry in live.values()]
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[str]:
-        """The text as it comes. Leaving the loop early aborts the request."""
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Generator[str, None, Output]:
+        """The text as it comes; the generator returns the whole ``Output``. Leaving the loop early aborts the request."""
         live = self._submit_all([self._encode(prompt)], [params or SamplingParams()])
         (entry,) = live.values()
         try:
@@ -112,6 +112,7 @@ class LLM:
                     text, entry.fresh = entry.fresh, ""
                     yield text
             _raise_failure(entry)
+            return entry.output
         finally:
             self._forget(live)
 
@@ -119,7 +120,9 @@ class LLM:
         """Answer a conversation, rendered with the model's own chat template."""
         return self.generate(self.tokenizer.encode_chat(list(messages)), params)[0]
 
-    def chat_stream(self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None = None) -> Iterator[str]:
+    def chat_stream(
+        self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None = None
+    ) -> Generator[str, None, Output]:
         """The answer to a conversation as it comes."""
         return self.stream(self.tokenizer.encode_chat(list(messages)), params)
 
