@@ -53,6 +53,6 @@ def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Transfor
 def _is_gguf(path: Path) -> bool:
     if path.is_dir():
         return False
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and path.suffix.lower() == ".gguf":
         return True
     raise ModelNotFoundError(f"{path} is neither a model folder nor a .gguf file")

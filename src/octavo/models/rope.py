@@ -72,6 +72,8 @@ def inverse_frequencies(config: TransformerConfig, *, windowed: bool) -> np.ndar
         return frequencies
     if scaling.kind == "linear":
         return frequencies / scaling.factor
+    if scaling.kind == "factors":
+        return frequencies / np.array(scaling.factors)
     return _llama3(frequencies, scaling)
 
 
