@@ -64,8 +64,9 @@ class TorchExecutor:
     def warm_up(self) -> None:
         """Run two tiny steps so that no request pays for lazy initialisation. Overwrites block 0: call before serving."""
         request = Request("warm-up", [0, 0], 2, SamplingParams(top_p=0.9, seed=0), 1, frozenset(), 0.0)
-        self._step([PlannedRequest(request, 0, 2, [0], samples=True)])
-        self._step([PlannedRequest(request, 1, 1, [0], samples=True)])
+        blocks = [0, 0]  # enough even for blocks of one token
+        self._step([PlannedRequest(request, 0, 2, blocks, samples=True)])
+        self._step([PlannedRequest(request, 1, 1, blocks, samples=True)])
 
     def close(self) -> None:
         """Let the KV cache go; the executor cannot run any more."""
