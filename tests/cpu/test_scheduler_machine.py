@@ -37,6 +37,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         prefix_cache: bool,
         data: st.DataObject,
     ) -> None:
+        self.policy = policy
         longest = -(-28 // block_size)
         self.scheduler = make_scheduler(
             num_blocks=data.draw(st.integers(longest, 3 * longest)),
@@ -76,12 +77,23 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.now += 1.0
             plan, events = run_step(self.scheduler, self.now)
             assert plan.num_tokens <= self.scheduler.max_step_tokens
+            planned = {share.request.request_id for share in plan.requests}
+            assert not planned & set(plan.preempted), "preempted and started again in one step"
+            self.check_nobody_overtakes()
             assert plan.num_tokens > 0 or not self.scheduler.has_work, "work, but nothing planned"
             for event in events:
                 assert event.request_id not in self.ends, "an event after the end"
                 self.outputs[event.request_id] += event.token_ids
                 if event.finish_reason:
                     self.ends[event.request_id] = event.finish_reason
+
+    def check_nobody_overtakes(self) -> None:
+        if self.policy != "fcfs":
+            return
+        alive = [self.submitted[name] for name in self.submitted if name not in self.ends]
+        running = [r.sequence_number for r in alive if r.num_computed_tokens > 0]
+        waiting = [r.sequence_number for r in alive if r.num_computed_tokens == 0 and r.first_scheduled_s is None]
+        assert not running or not waiting or max(running) < min(waiting), "a later arrival runs before an earlier one"
 
     @rule()
     def step_that_fails_a_request(self) -> None:

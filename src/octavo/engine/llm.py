@@ -178,14 +178,17 @@ class LLM:
         if event.logprobs is not None:
             output.logprobs = [*(output.logprobs or []), *event.logprobs]
         output.num_cached_tokens = event.num_cached_tokens
-        delta = entry.stream.push(list(event.token_ids))
+        stopped = event.finish_reason is FinishReason.STOP
+        delta = entry.stream.push(event.token_ids, ends_with_stop_token=stopped)
         text = delta.text
         if delta.stopped_by is not None:
             output.finish_reason, output.stop_reason = FinishReason.STOP, delta.stopped_by
             self._engine.abort(event.request_id)
         elif event.finish_reason is not None:
             text += entry.stream.finish()
-            output.finish_reason, output.stop_reason = event.finish_reason, event.stop_reason
+            by_text = entry.stream.stopped_by  # text held back to the end may complete a stop string
+            output.finish_reason = event.finish_reason if by_text is None else FinishReason.STOP
+            output.stop_reason = event.stop_reason if by_text is None else by_text
         output.timings = event.timings
         entry.error = event.error
         entry.fresh += text

@@ -39,9 +39,7 @@ def build_executor(config: EngineConfig, model_path: Path | None) -> BuiltExecut
 
 
 def _build_fake(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
-    return BuiltExecutor(
-        FakeExecutor(FAKE_VOCAB_SIZE, config.fake_step_ms / 1000, config.seed, block_size=config.block_size)
-    )
+    return BuiltExecutor(FakeExecutor(FAKE_VOCAB_SIZE, config.fake_step_ms / 1000, block_size=config.block_size))
 
 
 def _build_torch(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
