@@ -89,8 +89,7 @@ class LLM:
         Raises ``InvalidRequestError`` before anything runs if a prompt or its parameters cannot be honoured, and
         ``RequestFailedError`` if the engine fails one.
         """
-        batch = [prompts] if isinstance(prompts, str) or _is_token_ids(prompts) else list(prompts)
-        token_ids = [self._encode(prompt) for prompt in batch]
+        token_ids = [self._encode(prompt) for prompt in _as_batch(prompts)]
         live = self._submit_all(token_ids, _one_each(params, len(token_ids)))
         try:
             for entry in live.values():
@@ -200,8 +199,16 @@ def _raise_failure(entry: _Live) -> None:
         raise RequestFailedError(entry.error)
 
 
-def _is_token_ids(prompts: Prompt | Sequence[Prompt]) -> bool:
-    return bool(prompts) and all(isinstance(item, int) for item in prompts)
+def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """A text, or token ids, is one prompt; anything else is a sequence of prompts."""
+    items = [prompts] if isinstance(prompts, str) else list(prompts)
+    token_ids = [item for item in items if isinstance(item, int)]
+    prompts_among = [item for item in items if not isinstance(item, int)]
+    if token_ids and prompts_among:
+        raise InvalidRequestError(
+            "a list mixes token ids and prompts; send either one prompt as ids, or a list of prompts"
+        )
+    return [token_ids] if token_ids else list(prompts_among)
 
 
 def _one_each(params: Params, count: int) -> Sequence[SamplingParams]:
