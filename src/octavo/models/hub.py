@@ -81,7 +81,7 @@ def fetch_from_hub(
         raise ModelNotFoundError(f"{reference.repo_id} has no file {reference.file}") from error
     except errors.HFValidationError as error:
         raise ModelNotFoundError(f"{reference} is not a valid repository name: {_reason(error)}") from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the library's transports (requests, httpx, xet) have error trees of their own
         raise DownloadError(f"cannot fetch {reference}: {_reason(error)}; try again") from error
     return _checked_folder(Path(folder), reference)
 
