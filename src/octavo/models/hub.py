@@ -5,9 +5,12 @@ Only safetensors, GGUF and small text files are fetched; pickled weights and Pyt
 
 from __future__ import annotations
 
+import glob
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from octavo.errors import DownloadError, ModelNotFoundError, UnsupportedModelError
 from octavo.models.wheels import Progress, silent
@@ -53,20 +56,17 @@ def fetch_from_hub(
     import huggingface_hub  # 0.3 s that `octavo --help` and local models do not need
     from huggingface_hub import errors
 
-    progress(f"fetching {reference} from the hub", 0, 0)
+    stage = f"fetching {reference} from the hub"
+    progress(stage, 0, 0)
     try:
-        if reference.file:
-            file = huggingface_hub.hf_hub_download(
-                reference.repo_id, reference.file, revision=reference.revision, endpoint=endpoint, cache_dir=cache
-            )
-            return Path(file)
-        folder = huggingface_hub.snapshot_download(
+        snapshot = huggingface_hub.snapshot_download(
             reference.repo_id,
             revision=reference.revision,
             endpoint=endpoint,
             cache_dir=cache,
-            allow_patterns=WANTED,
-            ignore_patterns=UNWANTED,
+            allow_patterns=[glob.escape(reference.file)] if reference.file else WANTED,
+            ignore_patterns=None if reference.file else UNWANTED,
+            tqdm_class=_reporting_bar(stage, progress),
         )
     except errors.GatedRepoError as error:
         page = f"https://huggingface.co/{reference.repo_id}"
@@ -77,13 +77,27 @@ def fetch_from_hub(
         raise ModelNotFoundError(f"the hub has no {reference} (or it is private and HF_TOKEN is not set)") from error
     except errors.LocalEntryNotFoundError as error:
         raise DownloadError(f"cannot reach the hub for {reference}: {_reason(error)}; check the network") from error
-    except errors.EntryNotFoundError as error:
-        raise ModelNotFoundError(f"{reference.repo_id} has no file {reference.file}") from error
     except errors.HFValidationError as error:
         raise ModelNotFoundError(f"{reference} is not a valid repository name: {_reason(error)}") from error
     except Exception as error:  # the library's transports (requests, httpx, xet) have error trees of their own
         raise DownloadError(f"cannot fetch {reference}: {_reason(error)}; try again") from error
-    return _checked_folder(Path(folder), reference)
+    return _checked(Path(snapshot), reference)
+
+
+def _reporting_bar(stage: str, progress: Progress) -> type[Any]:
+    """A tqdm bar that draws nothing and reports bytes; the library's bars for counts of files are ignored."""
+    from tqdm.auto import tqdm  # comes with huggingface_hub
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "file": io.StringIO()})
+
+        def display(self, *args: Any, **kwargs: Any) -> bool:
+            if self.unit == "B" and self.n and self.total:
+                progress(stage, min(int(self.n), int(self.total)), int(self.total))
+            return True
+
+    return Bar
 
 
 def is_on_disk(reference: HubReference) -> bool:
@@ -114,7 +128,11 @@ def is_complete(folder: Path) -> bool:
     )
 
 
-def _checked_folder(folder: Path, reference: HubReference) -> Path:
+def _checked(folder: Path, reference: HubReference) -> Path:
+    if reference.file:
+        if (folder / reference.file).is_file():
+            return folder / reference.file
+        raise ModelNotFoundError(f"{reference.repo_id} has no file {reference.file}")
     if is_complete(folder):
         return folder
     raise UnsupportedModelError(
