@@ -19,20 +19,21 @@ _TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
 
 
 def read_folder(folder: Path, name: str) -> TokenizerParts:
-    """Raises ``UnsupportedModelError`` without a tokenizer.json and ``WeightFormatError`` for broken files."""
+    """Raises ``UnsupportedModelError`` without a tokenizer.json and ``WeightFormatError`` for broken files.
+
+    Which special tokens surround a prompt is up to tokenizer.json's post-processor, as in transformers 5.
+    """
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise _missing(folder)
     codec = BackendCodec(_read_backend(file), origin=name)
     settings = _read_json(folder / "tokenizer_config.json")
     specials = _special_tokens(settings, _read_json(folder / "special_tokens_map.json"))
-    bos = _id_of(codec, specials.get("bos_token"))
     return TokenizerParts(
         codec=codec,
         origin=name,
-        bos_token_id=bos,
+        bos_token_id=_id_of(codec, specials.get("bos_token")),
         eos_token_ids=_end_ids(folder, codec, specials),
-        added_ends=_added_ends(settings, bos, _id_of(codec, specials.get("eos_token"))),
         chat_template=_read_template(folder, settings, specials, name),
     )
 
@@ -110,16 +111,6 @@ def _end_ids(folder: Path, codec: BackendCodec, specials: Mapping[str, str]) -> 
         found.add(eos)
     ends = (codec.token_id(token) for token in TURN_END_TOKENS)
     return frozenset(found | {end for end in ends if end is not None and end in codec.special_ids})
-
-
-def _added_ends(
-    settings: Mapping[str, Any], bos: int | None, eos: int | None
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """What explicit add_bos_token / add_eos_token flags say; None leaves it to tokenizer.json's post-processor."""
-    add_bos, add_eos = settings.get("add_bos_token"), settings.get("add_eos_token")
-    if not isinstance(add_bos, bool):
-        return None
-    return (bos,) if add_bos and bos is not None else (), (eos,) if add_eos is True and eos is not None else ()
 
 
 def _read_template(

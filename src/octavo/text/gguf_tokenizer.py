@@ -51,7 +51,8 @@ def read_gguf(path: Path, name: str) -> TokenizerParts:
         backend, adds_bos = _sentencepiece(metadata, vocabulary, path), True
     else:
         raise UnsupportedModelError(f"{name}: GGUF tokenizer {kind!r} is not supported (known: gpt2, llama)")
-    _add_special_tokens(backend, vocabulary)
+    prefixed = kind == "llama" and metadata.flag(_PREFIX + "add_space_prefix", True)
+    _add_special_tokens(backend, vocabulary, in_normalised_text=kind == "llama" and not prefixed)
     bos, eos = (_token_id(metadata, key, vocabulary) for key in ("bos_token_id", "eos_token_id"))
     begin = (bos,) if bos is not None and metadata.flag(_PREFIX + "add_bos_token", adds_bos) else ()
     end = (eos,) if eos is not None and metadata.flag(_PREFIX + "add_eos_token", False) else ()
@@ -151,16 +152,18 @@ def _build_bpe(vocabulary: _Vocabulary, merges: list[tuple[str, str]], name: str
         raise WeightFormatError(f"{name}: the vocabulary and its merges do not fit together: {error}") from None
 
 
-def _add_special_tokens(backend: Backend, vocabulary: _Vocabulary) -> None:
+def _add_special_tokens(backend: Backend, vocabulary: _Vocabulary, *, in_normalised_text: bool) -> None:
     """Control tokens are recognised in text and hidden in output; user-defined ones are recognised and shown.
 
-    User-defined ones are matched after normalisation (spaces are marks by then), the longest first, before any merge:
-    SentencePiece's rule.
+    The longest match wins, before any merge. ``in_normalised_text``: user-defined ones are sought when spaces are
+    already marks and no prefix is added again after them, which is SentencePiece's rule; the library then normalises the
+    tokens themselves too, so this cannot be where normalising adds a prefix. There the text after any such token gets a
+    prefix, as in llama.cpp.
     """
     control = [vocabulary.tokens[token_id] for token_id in vocabulary.ids_of_type(_CONTROL, _UNKNOWN)]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control if token])
     user = [vocabulary.tokens[token_id] for token_id in vocabulary.ids_of_type(_USER_DEFINED)]
-    backend.add_tokens([AddedToken(token, special=False, normalized=True) for token in user if token])
+    backend.add_tokens([AddedToken(token, special=False, normalized=in_normalised_text) for token in user if token])
 
 
 def _token_id(metadata: GGUFMetadata, key: str, vocabulary: _Vocabulary) -> int | None:
