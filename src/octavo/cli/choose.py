@@ -1,0 +1,40 @@
+"""Which model does a command mean? Finds and fetches it (with a bar), and keeps model and executor from contradicting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from octavo.config import EngineConfig
+from octavo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.models.catalogue import ResolvedModel
+
+FAKE = "fake"
+
+
+def reconcile(model: str | None, config: EngineConfig, default: str) -> tuple[str, EngineConfig]:
+    """The model's name and the config that goes with it. The model ``fake`` and the executor ``fake`` need each other.
+
+    Raises ``ConfigError`` if one of them is fake and the other was asked to be real.
+    """
+    if config.executor == FAKE and model not in (None, FAKE):
+        raise ConfigError(f"executor = fake runs no model, but {model} was asked for; leave out one of them")
+    if model == FAKE and config.executor not in ("auto", FAKE):
+        raise ConfigError(
+            f"the model fake has no weights to run on executor = {config.executor}; leave out one of them"
+        )
+    if FAKE in (model, config.executor):
+        import msgspec
+
+        return FAKE, msgspec.structs.replace(config, executor=FAKE)
+    return model or default, config
+
+
+def fetch(name: str, *, verify: bool = False) -> ResolvedModel:
+    """Find the model on this machine, fetching it if need be, with progress on stderr. Raises ``ModelError``."""
+    from octavo.cli.output import FetchProgress
+    from octavo.models.catalogue import resolve
+
+    with FetchProgress() as progress:
+        return resolve(name, progress=progress, verify=verify)

@@ -1,0 +1,245 @@
+"""``octavo doctor``: what this machine has, what Octavo will use, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octavo.config import DEFAULT_MODEL, EngineConfig, cache_folder
+from octavo.errors import OctavoError
+
+if TYPE_CHECKING:
+    from octavo.hardware import Hardware
+
+# What matters to the arithmetic of a model, fastest last; the kernel lists a hundred more.
+INTERESTING_ISA = (
+    "asimd",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "sve",
+    "bf16",
+)
+SPARE_BYTES = 512 << 20  # disk space for the default model while it is fetched
+
+
+@dataclass
+class Finding:
+    """One thing that was looked at. ``fix`` says what to do; ``fatal``: nothing can be served until it is done."""
+
+    what: str
+    found: str
+    fix: str = ""
+    fatal: bool = False
+
+
+@dataclass
+class Diagnosis:
+    """All that `octavo doctor` says."""
+
+    machine: list[Finding] = field(default_factory=list)
+    software: list[Finding] = field(default_factory=list)
+    settings: list[Finding] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [*self.machine, *self.software, *self.settings]
+
+    @property
+    def can_serve(self) -> bool:
+        return not any(finding.fatal for finding in self.findings)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor", short_help="Check this machine: what it has, what is missing.")(doctor)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What this machine has, what Octavo will use, what is missing and how to get it.
+
+    The exit code is 0 if a model can be served.
+    """
+    diagnosis = diagnose()
+    if as_json:
+        print(json.dumps({"can_serve": diagnosis.can_serve, **asdict(diagnosis)}, indent=2, ensure_ascii=False))
+    else:
+        _print(diagnosis)
+    raise typer.Exit(0 if diagnosis.can_serve else 1)
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything; nothing is fetched or loaded."""
+    from octavo.hardware import detect
+
+    hardware = detect()
+    diagnosis = Diagnosis(machine=_machine(hardware), software=[_python(), *_packages(), _torch(hardware)])
+    diagnosis.machine.append(_disk(cache_folder()))
+    if diagnosis.can_serve:
+        diagnosis.settings = _settings()
+    return diagnosis
+
+
+def _machine(hardware: Hardware) -> list[Finding]:
+    from octavo.cli.output import format_bytes
+
+    physical = f", {hardware.num_physical_cores} physical" if hardware.num_physical_cores else ""
+    cores = Finding("cores", f"{hardware.num_cores} usable{physical} ({hardware.cpu_name})")
+    memory = Finding(
+        "memory", f"{format_bytes(hardware.available_bytes)} free of {format_bytes(hardware.memory_bytes)}"
+    )
+    known = [name for name in INTERESTING_ISA if name in hardware.isa]
+    isa = Finding("instructions", " ".join(known) or "unknown")
+    if platform.machine() in ("x86_64", "AMD64") and hardware.isa and "avx2" not in hardware.isa:
+        isa.fix = "without avx2 every model is several times slower"
+    gpus = [
+        Finding(
+            "GPU", f"{gpu.name}, {format_bytes(gpu.memory_bytes)}, compute capability {gpu.capability or 'unknown'}"
+        )
+        for gpu in hardware.gpus
+    ]
+    return [cores, isa, memory, *(gpus or [Finding("GPU", "none that the NVIDIA driver lists; models run on the CPU")])]
+
+
+def _disk(cache: Path) -> Finding:
+    from octavo.cli.output import format_bytes
+    from octavo.models.catalogue import catalogue, is_fetched
+
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    default = catalogue().find(DEFAULT_MODEL)
+    fetched = default is not None and is_fetched(default)
+    finding = Finding("model cache", f"{cache}, {format_bytes(free)} free")
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        finding.fix = f"{existing} is not a folder that you can write to; set OCTAVO_CACHE to one that is"
+        finding.fatal = not fetched
+    elif not fetched and free < SPARE_BYTES:
+        finding.fix = f"free {format_bytes(SPARE_BYTES)}, or set OCTAVO_CACHE to a folder on another disk"
+        finding.fatal = True
+    return finding
+
+
+def _python() -> Finding:
+    return Finding("Python", f"{platform.python_version()} ({sys.executable})")
+
+
+def _packages() -> list[Finding]:
+    """The package's own requirements: one finding if all are there, else one for each that is not."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    required = [Requirement(line) for line in importlib.metadata.requires("octavo") or []]
+    required = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    for requirement in required:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        if not version or not requirement.specifier.contains(version, prereleases=True):
+            fix = f"{sys.executable} -m pip install '{requirement.name}{requirement.specifier}'"
+            wrong.append(Finding(requirement.name, version or "missing", fix, fatal=True))
+    return wrong or [Finding("packages", f"all {len(required)} that octavo {_version()} needs")]
+
+
+def _version() -> str:
+    return importlib.metadata.version("octavo")
+
+
+def _torch(hardware: Hardware) -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library of a broken build
+        return Finding("torch", f"cannot be imported: {error}", f"{sys.executable} -m pip install torch", fatal=True)
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    finding = Finding("torch", f"{torch.__version__}, {build}, {torch.backends.cpu.get_cpu_capability()}")
+    if hardware.gpus and not torch.cuda.is_available():
+        finding.found += "; it cannot use the GPU"
+        finding.fix = f"a CUDA build for your driver: {sys.executable} -m pip install --force-reinstall torch"
+    return finding
+
+
+def _settings() -> list[Finding]:
+    """What ``octavo serve`` will choose for the default model; without its files only what does not depend on it."""
+    from octavo.engine.build import usable_hardware
+    from octavo.engine.resolve import FAKE_MODEL, resolve
+    from octavo.models.catalogue import cached_path, catalogue, is_fetched
+    from octavo.models.load import read_config
+
+    entry = catalogue().find(DEFAULT_MODEL)
+    path = cached_path(entry) if entry is not None and is_fetched(entry) else None
+    here = Finding(
+        "default model", f"{DEFAULT_MODEL}, {'fetched' if path else 'not here yet: octavo serve fetches it'}"
+    )
+    try:
+        resolution = resolve(EngineConfig(), read_config(path) if path else FAKE_MODEL, usable_hardware())
+    except OctavoError as error:
+        return [here, Finding("serving it", "not possible", error.message, fatal=True)]
+    model_dependent = ("max_model_len", "num_blocks")
+    chosen = [
+        Finding(name, f"{getattr(resolution.config, name)}: {reason}")
+        for name, reason in resolution.reasons.items()
+        if path or name not in model_dependent
+    ]
+    return [here, *chosen]
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from octavo.cli.output import stdout
+
+    console = stdout()
+    sections: tuple[tuple[str, list[Finding]], ...] = (
+        ("This machine", diagnosis.machine),
+        ("Installed", diagnosis.software),
+        ("octavo serve will use", diagnosis.settings),
+    )
+    for title, findings in sections:
+        if not findings:
+            continue
+        console.print(Text(title, style="bold"))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, min_width=14)
+        table.add_column(overflow="fold")
+        for finding in findings:
+            table.add_row(_mark(finding), finding.what, Text(finding.found))
+            if finding.fix:
+                table.add_row("", "", Text(f"-> {finding.fix}", style="yellow"))
+        console.print(table)
+        console.print()
+    _print_verdict(console, diagnosis)
+
+
+def _mark(finding: Finding) -> Any:
+    from rich.text import Text
+
+    if finding.fatal:
+        return Text("  no", style="bold red")
+    return Text("   !", style="yellow") if finding.fix else Text("  ok", style="green")
+
+
+def _print_verdict(console: Any, diagnosis: Diagnosis) -> None:
+    from rich.text import Text
+
+    if diagnosis.can_serve:
+        console.print(Text("Ready: octavo serve", style="bold green"))
+    else:
+        num_fatal = sum(finding.fatal for finding in diagnosis.findings)
+        console.print(Text(f"Cannot serve: {num_fatal} thing(s) to fix, marked 'no' above", style="bold red"))

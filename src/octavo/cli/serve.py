@@ -1,0 +1,115 @@
+"""``octavo serve``: the OpenAI API over one model. Flags over config file over defaults; ``--explain`` shows what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from octavo.cli.choose import fetch, reconcile
+from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
+from octavo.config import DEFAULT_MODEL, EngineConfig, ServerConfig
+from octavo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.engine.messages import ModelSource
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve", cls=GroupedCommand, short_help="Serve a model over the OpenAI API.")(serve)
+
+
+@with_flags(FlagGroup(EngineConfig, "Engine"), FlagGroup(ServerConfig, "Server"))
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"Catalogue name, folder with safetensors, .gguf file or hf://org/name (default: {DEFAULT_MODEL})",
+            metavar="MODEL",
+            show_default=DEFAULT_MODEL,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings, named like the flags: max_num_running = 32")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every setting, and why it is what it is; serve nothing.")
+    ] = False,
+    *,
+    given: Given,
+) -> None:
+    """Serve a model over the OpenAI API.
+
+    Flags override the config file, which overrides the defaults. Settings that are auto are chosen for this machine and
+    this model; --explain says why.
+    """
+    from_file = given.read_file(config, also=("model",)) if config is not None else {}
+    if model is None and "model" in from_file:
+        model = _model_name(from_file["model"])
+    engine, server = given.config(EngineConfig), given.config(ServerConfig)
+    model, engine = reconcile(model, engine, DEFAULT_MODEL)
+    if explain:
+        _explain(model, engine, server, given)
+        return
+    raise typer.Exit(_run(model, engine, server))
+
+
+def _model_name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"model = {value!r}: expected the name of a model", param="model")
+    return value
+
+
+def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
+    from octavo.observability.logs import setup_logging
+    from octavo.server.run import ServePlan, run_server
+
+    setup_logging()
+    return run_server(ServePlan(engine=engine, server=server, model=model, find_model=_find, announce=_announce))
+
+
+def _find(name: str) -> ModelSource:
+    from octavo.engine.messages import ModelSource
+
+    found = fetch(name)
+    return ModelSource(name=found.name, path=None if found.format == "fake" else str(found.path))
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)
+
+
+def _explain(model: str, engine: EngineConfig, server: ServerConfig, given: Given) -> None:
+    """The resolved settings as a table: value, and who decided."""
+    from rich.table import Table
+
+    from octavo.cli.output import stdout
+    from octavo.engine.build import usable_hardware
+    from octavo.engine.resolve import FAKE_MODEL, resolve
+    from octavo.models.load import read_config
+
+    found = fetch(model)
+    resolution = resolve(engine, FAKE_MODEL if found.format == "fake" else read_config(found.path), usable_hardware())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("setting", "value", "why"):
+        table.add_column(heading, overflow="fold")
+    table.add_row("model", found.name, str(found.path) if found.format != "fake" else "no model", end_section=True)
+    for kind, values in ((EngineConfig, resolution.config), (ServerConfig, server)):
+        for name, value in msgspec.structs.asdict(values).items():
+            shown = {True: "yes", False: "no", "": "-"}.get(value, str(value)) if not _is_number(value) else str(value)
+            table.add_row(name, shown, _why(kind, name, resolution.reasons, given))
+    stdout().print(table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _why(kind: type[msgspec.Struct], name: str, reasons: dict[str, str], given: Given) -> str:
+    if kind is EngineConfig and name in reasons:
+        return f"auto: {reasons[name]}"
+    if name in given.flags[kind]:
+        return "the command line"
+    return "the config file" if name in given.file.get(kind, {}) else "default"
