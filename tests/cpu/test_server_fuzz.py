@@ -30,16 +30,41 @@ def _document() -> dict[str, Any]:
     return build_routes(state, ApiKeys()).openapi()
 
 
-def _schema() -> Any:
-    app = create_app(FakeEngineClient("hi"), FakeTokenizer(), ServerConfig(), "fake")
-    # A stream is described in words, not by a schema: JSON answers are what conformance can be checked on.
-    document = _document()
+def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
+    """The description without what is well-formed but always refused, so that most examples reach the engine; the
+    refusals have tests of their own, and schemathesis still breaks every rule that is left."""
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"]["200"].get("content", {}).pop("text/event-stream", None)
+    schemas = document["components"]["schemas"]
     for name in ("CompletionRequest", "ChatCompletionRequest"):
-        document["components"]["schemas"][name]["properties"]["stream"] = {"enum": [False, None]}
-    schema = schemathesis.openapi.from_dict(document)
+        fields = schemas[name]["properties"]
+        for key in [key for key, value in fields.items() if "Not honoured" in value.get("description", "")]:
+            del fields[key]
+        # A stream is described in words, not by a schema: conformance can be checked on JSON answers.
+        fields["stream"] = {"enum": [False, None]}
+        del fields["stream_options"], fields["max_completion_tokens"], fields["min_tokens"]
+        fields["model"] = {"enum": ["fake", None]}
+        fields["stop_token_ids"] = {"enum": [None, [], [7]]}
+        fields["logit_bias"] = {
+            "type": "object",
+            "properties": {"7": {"type": "number"}},
+            "additionalProperties": False,
+        }
+        fields["n"]["anyOf"][0]["maximum"] = 3
+    message = schemas["ChatMessage"]
+    message["properties"] = {"role": {"enum": ["system", "user", "assistant"]}, "content": {"type": "string"}}
+    message["required"] = ["role", "content"]
+    schemas["TokenizeRequest"]["required"] = ["prompt"]
+    schemas["TokenizeRequest"]["properties"]["prompt"] = {"type": "string"}
+    del schemas["TokenizeRequest"]["properties"]["messages"]
+    schemas["DetokenizeRequest"]["properties"]["tokens"]["items"]["maximum"] = 511
+    return document
+
+
+def _schema() -> Any:
+    app = create_app(FakeEngineClient("hi"), FakeTokenizer(), ServerConfig(), "fake")
+    schema = schemathesis.openapi.from_dict(_narrowed(_document()))
     schema.app = app
     return schema
 
@@ -48,7 +73,7 @@ schema = _schema()
 
 
 @schema.parametrize()
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_fuzz(case: Any) -> None:
     case.call_and_validate(checks=CHECKS)
 
