@@ -1,16 +1,23 @@
 # Every target begins with `setup`, which leaves a complete environment in .venv/.
-PYTHON ?= python3
+# It installs again only when pyproject.toml or constraints.txt have changed.
+# The first Python >= 3.11 on the path; choose another with `make PYTHON=/path/to/python setup`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup serve test lint unit e2e bench-engine clean
+.PHONY: setup serve test lint unit bench-engine wheel clean
 
 setup: .venv/.complete
 
 .venv/.complete: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "octavo needs Python >= 3.11, this is %d.%d" % sys.version_info[:2])'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 on the path; install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "setting up .venv (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
+		-c constraints.txt -e '.[dev]' || { \
+		echo "error: setup could not install the packages (see above); it needs a network that reaches PyPI or a mirror" >&2; exit 1; }
+	@touch $@
 
 serve: setup
 	$(BIN)/octavo serve
@@ -19,13 +26,20 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+# The quick half of the tests: nothing but this machine's CPU, no coverage.
+unit: setup
+	$(BIN)/pytest tests/cpu
 
 test: setup lint
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests --cov --cov-report=term:skip-covered
 
 bench-engine: setup
 	$(BIN)/python benchmarks/engine.py
 
+wheel: setup
+	$(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist .
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octavo import __version__
 from octavo.config import DEFAULT_MODEL, EngineConfig, cache_folder
 from octavo.errors import OctavoError
 
@@ -140,24 +140,22 @@ def _python() -> Finding:
 
 def _packages() -> list[Finding]:
     """The package's own requirements: one finding if all are there, else one for each that is not."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     wrong = []
-    required = [Requirement(line) for line in importlib.metadata.requires("octavo") or []]
+    required = [Requirement(line) for line in metadata.requires("octavo") or []]
     required = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
     for requirement in required:
         try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
             fix = f"{sys.executable} -m pip install '{requirement.name}{requirement.specifier}'"
             wrong.append(Finding(requirement.name, version or "missing", fix, fatal=True))
-    return wrong or [Finding("packages", f"all {len(required)} that octavo {_version()} needs")]
-
-
-def _version() -> str:
-    return importlib.metadata.version("octavo")
+    return wrong or [Finding("packages", f"all {len(required)} that octavo {__version__} needs")]
 
 
 def _torch(hardware: Hardware) -> Finding:
