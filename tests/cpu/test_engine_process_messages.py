@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.engine_client import submission
 
 from octavo import errors
 from octavo.config import EngineConfig
 from octavo.engine import messages as m
 from octavo.errors import EngineError, InvalidRequestError, OctavoError, OverloadedError
 from octavo.types import EngineInfo, EngineStats, FinishReason, RequestTimings, TokenEvent, TokenLogprobs
+from support.engine_client import submission
 
 EVENT = TokenEvent(
     request_id="r",

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from octavo.engine.messages import (
     EngineMessageDecoder,
@@ -55,14 +55,11 @@ class EngineProcess(asyncio.Protocol):
         """Start the process and send ``start``; ``wait_ready`` tells how it went."""
         ours, theirs = socket.socketpair()
         with theirs:
-            # A process group of its own: Ctrl-C in the terminal is the server's to handle.
-            process = subprocess.Popen(  # noqa: S603 - the command is ours, no shell
-                [*command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # the server's standard output belongs to the server
-                process_group=0,
-            )
+            try:
+                process = _spawn(command, theirs.fileno())
+            except OSError as error:
+                ours.close()
+                raise EngineError(f"cannot start the engine process {command[0]}: {error}") from None
         loop = asyncio.get_running_loop()
         _, engine = await loop.create_unix_connection(lambda: cls(process, on_message), sock=ours)
         engine.send(start)
@@ -138,8 +135,7 @@ class EngineProcess(asyncio.Protocol):
     # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one without inheriting from it
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -162,3 +158,13 @@ class EngineProcess(asyncio.Protocol):
                 self._ready.set_result(message)
             case Failed():
                 self._failure = message
+
+
+def _spawn(command: tuple[str, ...], fd: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - the command is ours, no shell
+        [*command, str(fd)],
+        pass_fds=[fd],
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # the server's standard output belongs to the server
+        process_group=0,  # Ctrl-C in the terminal is the server's to handle
+    )

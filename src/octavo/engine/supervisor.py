@@ -122,8 +122,8 @@ class Supervisor:
                 await asyncio.sleep(self._budget.backoff_s)
                 try:
                     await self._launch()
-                except (OctavoError, OSError) as error:
-                    why = f"the engine did not start again: {describe(error)}"
+                except OctavoError as error:
+                    why = f"the engine did not start again: {error.message}"
                 else:
                     _log.warning("a new engine is ready (pid %d)", self.process.pid)
                     why = await self._until_down()
