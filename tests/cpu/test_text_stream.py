@@ -65,7 +65,7 @@ def reference(text: str, stops: tuple[str, ...], include: bool) -> tuple[str, st
     return text, None
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(
     st.text(alphabet="abé", max_size=24),
     st.lists(st.text(alphabet="abé", min_size=1, max_size=5), max_size=4),

@@ -126,9 +126,14 @@ def _normalise(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(role, str) or not role:
         raise InvalidRequestError(f"{where}.role is {role!r}; expected a string such as 'user'", param=f"{where}.role")
     fixed = dict(message) | {"content": _flatten_content(message.get("content"), f"{where}.content")}
-    if message.get("tool_calls"):
+    calls = message.get("tool_calls")
+    if calls:
+        if not isinstance(calls, list | tuple):
+            raise InvalidRequestError(
+                f"{where}.tool_calls is {type(calls).__name__}; expected a list", param=f"{where}.tool_calls"
+            )
         fixed["tool_calls"] = [
-            _parse_arguments(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(message["tool_calls"])
+            _parse_arguments(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)
         ]
     return fixed
 
