@@ -141,7 +141,7 @@ def _common(config: Json) -> dict[str, Any]:
         "num_kv_heads": int(config.get("num_key_value_heads") or heads),
         "head_dim": int(config.get("head_dim") or hidden // max(1, heads)),
         "max_position": int(config.get("max_position_embeddings") or 2048),
-        "rms_norm_eps": float(config.get("rms_norm_eps") or 1e-6),
+        "rms_norm_eps": float(config.get("rms_norm_eps", 1e-6)),
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
         "hidden_act": ACTIVATIONS[act],
         **rope_fields(config),
