@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 
+import httpx
 import psutil
 import pytest
 
@@ -17,6 +19,7 @@ from octavo.errors import EngineDeadError
 from octavo.types import FinishReason, Submission, TokenEvent
 from support.engine_client import collect, running, stand_in, submission, until
 from support.engine_program import DIE, GARBAGE, HANG, RAISE
+from support.server_process import ServerProcess
 
 NUM_REQUESTS = 48
 LOAD = EngineConfig(fake_step_ms=2, max_num_running=16)  # so that two thirds wait and one third runs
@@ -183,3 +186,87 @@ async def test_closing_while_the_engine_restarts_leaves_no_process():
     await client.close()
     assert psutil.Process().children() == []
     assert not client.failed.is_set()
+
+
+SERVER = ("--executor", "fake", "--fake-step-ms", "5")
+
+
+class HttpLoad:
+    """Completions that would run for a while, each in a thread."""
+
+    def __init__(self, server: ServerProcess, num_requests: int = 6) -> None:
+        self.answers: list[httpx.Response | httpx.HTTPError] = []
+        self._url = server.url + "/v1/completions"
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(num_requests)]
+        for thread in self._threads:
+            thread.start()
+        server.until(lambda: server.metric("octavo_num_requests_running") == num_requests, 10)
+
+    def _ask(self) -> None:
+        body = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True}
+        try:
+            self.answers.append(httpx.post(self._url, json=body, timeout=30))
+        except httpx.HTTPError as error:
+            self.answers.append(error)
+
+    def end(self) -> list[httpx.Response | httpx.HTTPError]:
+        for thread in self._threads:
+            thread.join(20)
+        assert len(self.answers) == len(self._threads)
+        return self.answers
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # nobody reaps in a container without init
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("state", ["idle", "busy", "stopped"])
+def test_the_engine_does_not_outlive_a_killed_server(state: str) -> None:
+    with ServerProcess(*SERVER) as server:
+        pid = server.engine_pid()
+        load = HttpLoad(server) if state == "busy" else None
+        if state == "stopped":
+            os.kill(pid, signal.SIGSTOP)
+        server.process.kill()
+        server.process.wait()
+        deadline = time.monotonic() + 2.0
+        while not gone(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert gone(pid)
+        if load is not None:
+            assert all(isinstance(answer, httpx.HTTPError) for answer in load.end())
+
+
+def test_health_tells_of_a_stopped_engine_and_of_its_replacement() -> None:
+    with ServerProcess(*SERVER, "--hang-timeout-s", "1") as server:
+        assert server.get("/health").status_code == 200
+        load, pid = HttpLoad(server), server.engine_pid()
+        os.kill(pid, signal.SIGSTOP)
+        server.until(lambda: server.get("/health").status_code == 503, 10)
+        for answer in load.end():
+            assert isinstance(answer, httpx.Response)
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "engine_dead"
+        server.until(lambda: server.get("/health").status_code == 200, 20)
+        assert gone(pid)
+        assert server.metric("octavo_engine_restarts_total") == 1
+        answer = httpx.post(server.url + "/v1/completions", json={"prompt": "a", "max_tokens": 3})
+        assert answer.status_code == 200
+
+
+def test_health_does_not_flap_under_load() -> None:
+    with ServerProcess(*SERVER, "--hang-timeout-s", "1") as server:
+        load = HttpLoad(server, num_requests=12)
+        pid = server.engine_pid()
+        statuses = []
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:
+            statuses.append(server.get("/health").status_code)
+        assert set(statuses) == {200}
+        assert server.engine_pid() == pid
+        assert server.metric("octavo_num_requests_running") == 12
+        server.process.kill()
+        load.end()

@@ -28,7 +28,7 @@ from octavo.engine.messages import (
 from octavo.errors import EngineError, OctavoError
 
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "octavo.engine.process")
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 2.0  # a step in progress may be long; whoever waits for it has been answered
 _POLL_S = 0.005
 
 
@@ -113,8 +113,12 @@ class EngineProcess(asyncio.Protocol):
     async def stop(self) -> None:
         """Ask it to leave after its step; kill it if it does not."""
         self.send(Shutdown())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.down.wait(), STOP_TIMEOUT_S)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.down.wait(), STOP_TIMEOUT_S)
+        except asyncio.CancelledError:
+            self.kill()
+            raise
         await self.end()
 
     async def end(self) -> None:
