@@ -14,7 +14,7 @@ setup: .venv/.complete
 	@echo "setting up .venv (a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --progress-bar off \
 		-c constraints.txt -e '.[dev]' || { \
 		echo "error: setup could not install the packages (see above); it needs a network that reaches PyPI or a mirror" >&2; exit 1; }
 	@touch $@
@@ -39,7 +39,7 @@ bench-engine: setup
 	$(BIN)/python benchmarks/engine.py
 
 wheel: setup
-	$(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf .venv .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from octavo.cli.choose import fetch, reconcile
+from octavo.cli.choose import FAKE, fetch, reconcile
 from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
 from octavo.config import DEFAULT_MODEL, EngineConfig, ServerConfig
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.engine.messages import ModelSource
+    from octavo.engine.resolve import Resolution
 
 
 def register(app: typer.Typer) -> None:
@@ -74,7 +75,7 @@ def _find(name: str) -> ModelSource:
     from octavo.engine.messages import ModelSource
 
     found = fetch(name)
-    return ModelSource(name=found.name, path=None if found.format == "fake" else str(found.path))
+    return ModelSource(name=found.name, path=None if found.format == FAKE else str(found.path))
 
 
 def _announce(line: str) -> None:
@@ -91,15 +92,15 @@ def _explain(model: str, engine: EngineConfig, server: ServerConfig, given: Give
     from octavo.models.load import read_config
 
     found = fetch(model)
-    resolution = resolve(engine, FAKE_MODEL if found.format == "fake" else read_config(found.path), usable_hardware())
+    resolution = resolve(engine, FAKE_MODEL if found.format == FAKE else read_config(found.path), usable_hardware())
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading, overflow="fold")
-    table.add_row("model", found.name, str(found.path) if found.format != "fake" else "no model", end_section=True)
+    table.add_row("model", found.name, str(found.path) if found.format != FAKE else "no model", end_section=True)
     for kind, values in ((EngineConfig, resolution.config), (ServerConfig, server)):
         for name, value in msgspec.structs.asdict(values).items():
             shown = {True: "yes", False: "no", "": "-"}.get(value, str(value)) if not _is_number(value) else str(value)
-            table.add_row(name, shown, _why(kind, name, resolution.reasons, given))
+            table.add_row(name, shown, _why(kind, name, value, resolution, given))
     stdout().print(table)
 
 
@@ -107,9 +108,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _why(kind: type[msgspec.Struct], name: str, reasons: dict[str, str], given: Given) -> str:
-    if kind is EngineConfig and name in reasons:
-        return f"auto: {reasons[name]}"
+def _why(kind: type[msgspec.Struct], name: str, value: object, resolution: Resolution, given: Given) -> str:
+    if kind is EngineConfig and name in resolution.reasons:
+        return f"auto: {resolution.reasons[name]}"
     if name in given.flags[kind]:
         return "the command line"
+    if name == "executor" and value == FAKE:
+        return "the model fake"
     return "the config file" if name in given.file.get(kind, {}) else "default"
