@@ -73,7 +73,7 @@ schema = _schema()
 
 
 @schema.parametrize()
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_fuzz(case: Any) -> None:
     case.call_and_validate(checks=CHECKS)
 

@@ -310,3 +310,44 @@ async def test_a_bug_of_ours_is_a_500_without_details() -> None:
             response = await client.post("/v1/completions", json={"prompt": "a", "stream": streaming})
         assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
         assert "secret" not in response.text
+
+
+async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octavo.server.parsing.BODY_TIMEOUT_S", 0.05)
+    app = create_app(FakeEngineClient(), FakeTokenizer(), ServerConfig(), "fake")
+    call = RawCall(app, "/v1/completions", {})
+    call._body = None  # nothing arrives, nobody leaves
+    await asyncio.wait_for(call.task, 2)
+    assert call.sent[0]["status"] == 400
+    assert b"not received within" in call.sent[1]["body"]
+
+
+async def test_a_client_that_leaves_while_sending_its_body_is_no_error_of_ours() -> None:
+    app = create_app(FakeEngineClient(), FakeTokenizer(), ServerConfig(), "fake")
+    call = RawCall(app, "/v1/completions", {})
+    call._body = None
+    call.leave.set()
+    await asyncio.wait_for(call.task, 2)
+    assert call.sent[0]["status"] == 499
+
+
+async def test_description_and_its_page_are_served() -> None:
+    async with connect(FakeEngineClient()) as client:
+        document = (await client.get("/openapi.json")).json()
+        page = await client.get("/docs")
+    assert "/v1/chat/completions" in document["paths"]
+    assert page.status_code == 200
+
+
+async def test_a_websocket_is_closed() -> None:
+    app = create_app(FakeEngineClient(), FakeTokenizer(), ServerConfig(), "fake")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await app({"type": "websocket", "path": "/v1/completions"}, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1000}]
