@@ -77,3 +77,37 @@ def random_blocks(kind: Q, num_blocks: int, seed: int = 0) -> np.ndarray:
         scale = rng.normal(0, 0.1, num_blocks).astype(np.float16)
         raw[:, start : start + 2] = scale.view(np.uint8).reshape(-1, 2)
     return raw
+
+
+def reference_permutation(num_rows: int, num_heads: int) -> np.ndarray:
+    """Where the rows of q and k of a llama GGUF come from: in each head, rows j and j + d/2 next to each other."""
+    d = num_rows // num_heads
+    order = [h * d + half * d // 2 + j for h in range(num_heads) for j in range(d // 2) for half in (0, 1)]
+    return np.array(order)
+
+
+def reference_name(name: str, *, gemma: bool) -> str:
+    """The GGUF name of a Hugging Face tensor."""
+    table = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "self_attn.q_norm": "attn_q_norm",
+        "self_attn.k_norm": "attn_k_norm",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "pre_feedforward_layernorm": "ffn_norm",
+        "post_attention_layernorm": "post_attention_norm" if gemma else "ffn_norm",
+        "post_feedforward_layernorm": "post_ffw_norm",
+    }
+    stem, _, kind = name.rpartition(".")
+    if stem in table:
+        return f"{table[stem]}.{kind}"
+    layer, _, part = stem.removeprefix("model.layers.").partition(".")
+    return f"blk.{layer}.{table[part]}.{kind}"

@@ -21,6 +21,8 @@ from gguf_files import (
     add_llama_metadata,
     llama_tensors,
     random_blocks,
+    reference_name,
+    reference_permutation,
     write_gguf,
     write_model,
 )
@@ -102,41 +104,7 @@ def test_read_into_takes_views_of_a_fused_buffer(tmp_path: Path) -> None:
 
 
 def permuted(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """What a llama GGUF holds for q and k: in each head, rows j and j + d/2 next to each other."""
-    head_dim = weight.shape[0] // num_heads
-    order = [
-        head * head_dim + half * head_dim // 2 + j
-        for head in range(num_heads)
-        for j in range(head_dim // 2)
-        for half in (0, 1)
-    ]
-    return weight[order]
-
-
-def gguf_name(name: str, *, gemma: bool) -> str:
-    table = {
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-        "lm_head": "output",
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "self_attn.q_norm": "attn_q_norm",
-        "self_attn.k_norm": "attn_k_norm",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "pre_feedforward_layernorm": "ffn_norm",
-        "post_attention_layernorm": "post_attention_norm" if gemma else "ffn_norm",
-        "post_feedforward_layernorm": "post_ffw_norm",
-    }
-    stem, _, kind = name.rpartition(".")
-    if stem in table:
-        return f"{table[stem]}.{kind}"
-    layer, _, part = stem.removeprefix("model.layers.").partition(".")
-    return f"blk.{layer}.{table[part]}.{kind}"
+    return weight[reference_permutation(weight.shape[0], num_heads)]
 
 
 def write_from_transformers(path: Path, model: transformers.PreTrainedModel, extra: dict[str, np.ndarray]) -> Path:
@@ -173,7 +141,7 @@ def write_from_transformers(path: Path, model: transformers.PreTrainedModel, ext
             values = permuted(values, config.num_attention_heads)
         if arch == "llama" and ".k_proj." in name:
             values = permuted(values, config.num_key_value_heads)
-        tensors[gguf_name(name, gemma=gemma)] = values
+        tensors[reference_name(name, gemma=gemma)] = values
     return write_gguf(path, writer, tensors)
 
 
