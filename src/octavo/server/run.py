@@ -64,8 +64,16 @@ def run_server(plan: ServePlan) -> int:
     """
     keys = load_api_keys(plan.server.api_key_file)
     listener = bind(plan.server.host, plan.server.port)
-    with listener, asyncio.Runner() as runner:
+    with listener, asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_Life(plan, keys, listener).run())
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not available on every platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 class _HttpServer(uvicorn.Server):
