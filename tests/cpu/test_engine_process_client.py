@@ -140,7 +140,7 @@ async def test_a_reader_that_leaves_frees_the_engine_within_a_few_steps():
             left_at_step = client.stats.total_steps
             await until(lambda: client.num_pending == 0)
             assert client.stats.num_blocks_used == 0
-            assert client.stats.total_steps - left_at_step <= 25  # many on a busy machine, not thousands
+            assert client.stats.total_steps - left_at_step <= 200  # a few; more on a busy machine, never all 4000
 
 
 @settings(max_examples=6, deadline=None)
@@ -211,7 +211,7 @@ async def test_health_is_not_judged_while_idle():
 
 
 async def test_a_blocked_event_loop_is_not_the_engines_fault():
-    limits = Supervision(hang_timeout_s=0.5, max_restarts=0)
+    limits = Supervision(hang_timeout_s=0.8, max_restarts=0)
     async with running(stand_in(config=EngineConfig(fake_step_ms=1), limits=limits)) as client:
         request = asyncio.create_task(collect(client, submission(max_tokens=1500)))
         await until(lambda: client.num_pending)

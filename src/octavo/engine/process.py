@@ -1,7 +1,8 @@
 """The engine's own process: ``python -m octavo.engine.process FD``, FD being its end of the server's socket.
 
-The main thread runs the loop; a reader thread only moves commands from the socket to a queue. The process lives as long
-as its server: it ignores SIGINT and SIGTERM (the server decides when it ends) and is gone as soon as the server is.
+The main thread runs the loop, a reader thread only moves commands from the socket to a queue. The process lives as long
+as its server: it ignores SIGINT and SIGTERM (the server decides when it ends) and is gone as soon as the server is. On
+Linux the kernel sees to that too, even if this process is stopped: it is killed with the thread that started it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from octavo.engine.messages import (
     failure,
 )
 from octavo.errors import OctavoError
+from octavo.observability.logs import setup_logging
 
 if TYPE_CHECKING:
     from octavo.engine.core import Engine
@@ -42,7 +44,7 @@ RECEIVE_BYTES = 256 << 10
 MAX_UNSENT_BYTES = 8 << 20
 _PR_SET_PDEATHSIG = 1
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("octavo.engine.process")  # not __name__: this module is run as __main__
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ def live_as_long_as_the_server() -> None:
 def run_process(arguments: list[str], build: Build) -> int:
     """What ``main`` does, with any way to build the engine. ``arguments``: the number of the inherited socket."""
     live_as_long_as_the_server()
-    logging.basicConfig(format="%(asctime)s %(levelname)s engine: %(message)s")
+    setup_logging()
     with socket.socket(fileno=int(arguments[0])) as sock:
         return serve(sock, build)
 
