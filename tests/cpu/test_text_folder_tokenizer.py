@@ -20,6 +20,7 @@ TEXTS = [
     "  two spaces, a\ttab and\n\n breaks ",
     "Übermut, Привет, 日本語 🤗👩‍👧 \u200b\x00",
     "<s>the</s> cat <turn>sat",
+    "the cat sat\n on  the mat 🤗 " * 120,  # long texts take another path
     "",
 ]
 CORPUS = [*TEXTS[:3], "that hat then them mat sat rat"] * 3
@@ -100,6 +101,13 @@ def test_equals_transformers(kind: str, tmp_path: Path) -> None:
     assert ours.vocab_size == len(reference)
     assert (ours.bos_token_id, ours.eos_token_ids) == (1, {2, 3})  # </s> by the config, <|eot_id|> by its name
     assert ours.special_ids >= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("length", [3, 5000])
+def test_an_unpaired_surrogate_is_named(length: int, tmp_path: Path) -> None:
+    ours = load_tokenizer(save(tmp_path, byte_level()))
+    with pytest.raises(InvalidRequestError, match=f"unpaired surrogate .* at character {length}"):
+        ours.encode("a" * length + "\ud83d")
 
 
 def test_end_ids_come_from_every_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import gguf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizer_references import CORPUS, SAMPLES, SentencePieceReference
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from octavo.errors import ModelNotFoundError, UnsupportedModelError, WeightFormatError
@@ -21,26 +21,6 @@ from octavo.text.detokenizer import Detokenizer
 from octavo.text.pre_tokenizers import build_pre_tokenizer, find_rule
 from octavo.text.tokenizer import load_tokenizer
 
-CORPUS = [
-    "The quick brown fox jumps over the lazy dog; it's 12:34, we're late, I'LL go! 3.14159 and 2024-11-05.",
-    "def add(a, b):\n    return a + b\n\n\nclass HTTPServer:\n\tpass\n\n        # eight spaces\r\n",
-    "Größe, naïve café, mañana, Übermut; Привет, мир! Γειά Ελλάδα; Việt Nam đẹp; İstanbul",
-    "日本語のテキストと漢字。中文也在这里。한국어 문장입니다. नमस्ते दुनिया। สวัสดีชาวโลก مرحبا بالعالم שלום",
-    "emoji 🤗🔥👩‍👩‍👧‍👦🇩🇪 and maths ∑∫√≠ ½ Ⅷ ٣٤ e\u0301 combining",
-    "camelCase XMLHttpRequest SCREAMING_SNAKE path/to/file.txt https://example.org/a?b=c&d=%20",
-    "the the the then there these 111 1111 11111 000000 aaaaaaaa ==== ---- ....",
-]
-SAMPLES = [
-    *CORPUS,
-    "",
-    " ",
-    "   leading and trailing   ",
-    "a  12  b   345   \n\n\n  6",
-    "tabs\t\t\tand\nbreaks\r\n\r\nx \n y",
-    "control \x00\x01\x07\x1b\x7f\u0085\u00a0\u2003\u3000\ufeff end",
-    "unseen: ᚠᛇᚻ 𐍈𐎀 \U0010ffff \ufffd",
-    "marks ▁▁ and Ġ Ċ and <0x41> <bos> <pad> <tool>",
-]
 # Verbatim from the tokenizer.json files of the families that GGUF's names stand for.
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = (
@@ -189,47 +169,16 @@ def sentencepiece_fields(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def reference_sentencepiece(text: str, fields: Mapping[str, Any]) -> list[int]:
-    """SentencePiece BPE by its definition: frozen user-defined pieces, then the best adjacent pair until none is left."""
-    tokens, types, scores = (fields[f"ggml.{name}"] for name in ("tokens", "token_type", "scores"))
-    ids = {token: token_id for token_id, token in enumerate(tokens)}
-    score = {token: scores[token_id] for token, token_id in ids.items() if types[token_id] == 1}
-    frozen = {token.replace(" ", "▁"): token_id for token, token_id in ids.items() if types[token_id] == 4}
-    text = text.replace(" ", "▁")
-    out: list[int] = []
-    start = 0
-    while start < len(text):
-        user = max((piece for piece in frozen if text.startswith(piece, start)), key=len, default="")
-        if user:
-            out.append(frozen[user])
-            start += len(user)
-            continue
-        stop = next(
-            (end for end in range(start + 1, len(text)) if any(text.startswith(piece, end) for piece in frozen)),
-            len(text),
-        )
-        pieces = list(text[start:stop])
-        while True:
-            joined = [(score[a + b], -i) for i, (a, b) in enumerate(itertools.pairwise(pieces)) if a + b in score]
-            if not joined:
-                break
-            at = -max(joined)[1]
-            pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
-        for piece in pieces:
-            out.extend([ids[piece]] if piece in score else [ids[f"<0x{byte:02X}>"] for byte in piece.encode()])
-        start = stop
-    return out
-
-
 def test_sentencepiece_equals_its_definition(tmp_path: Path) -> None:
     fields = sentencepiece_fields()
     built = load_tokenizer(write_gguf(tmp_path / "m.gguf", fields))
+    reference = SentencePieceReference(*(fields[f"ggml.{name}"] for name in ("tokens", "token_type", "scores")))
     rng = random.Random(2)
     characters = "".join(CORPUS) + " \n" * 8
     noise = ["".join(rng.choices(characters, k=rng.randrange(1, 40))) for _ in range(150)]
     for text in [sample for sample in SAMPLES if "<bos>" not in sample] + noise:
         ids = built.encode(text, add_special_tokens=False)
-        assert ids == reference_sentencepiece(text, fields), text
+        assert ids == reference.encode(text), text
         assert built.encode(text) == [1, *ids]
         assert built.decode([1, *ids]) == text
         assert built.decode(ids) == built._codec._backend.decode(ids)  # the library's own decoder agrees

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 from octavo.errors import InvalidRequestError, UnsupportedModelError
 
 SPACE_MARK = "▁"  # SentencePiece writes a space as U+2581
+_LONG_TEXT_CHARS = 2048  # about a millisecond; the library keeps the lock in encode, but not in encode_batch_fast
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -64,8 +65,11 @@ def check_unicode(text: str) -> None:
 class BackendCodec:
     """A ``tokenizers.Tokenizer`` whose decoder is byte-level, or SentencePiece-style with or without byte fallback."""
 
-    def __init__(self, backend: Backend, *, origin: str) -> None:
-        """Raises ``UnsupportedModelError`` for a decoder whose text is not a concatenation of token bytes."""
+    def __init__(self, backend: Backend, *, origin: str, vocab_size: int | None = None) -> None:
+        """``vocab_size`` spares the search for the highest id.
+
+        Raises ``UnsupportedModelError`` for a decoder whose text is not a concatenation of token bytes.
+        """
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
@@ -75,15 +79,20 @@ class BackendCodec:
         self._byte_fallback = decoder.byte_fallback
         self.strips_leading_space = decoder.strips_leading_space
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.vocab_size = vocab_size or max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self._bytes: list[bytes | None] = [None] * self.vocab_size
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Ids of ``text``; from ``_LONG_TEXT_CHARS`` on without holding the interpreter lock, so that others go on."""
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            if len(text) < _LONG_TEXT_CHARS:
+                encoding = self._backend.encode(text, add_special_tokens=add_special_tokens)
+            else:
+                encoding = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0]
         except TypeError:
             check_unicode(text)
             raise
+        ids: list[int] = encoding.ids
         return ids
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -57,7 +57,7 @@ def read_gguf(path: Path, name: str) -> TokenizerParts:
     begin = (bos,) if bos is not None and metadata.flag(_PREFIX + "add_bos_token", adds_bos) else ()
     end = (eos,) if eos is not None and metadata.flag(_PREFIX + "add_eos_token", False) else ()
     return TokenizerParts(
-        codec=BackendCodec(backend, origin=name),
+        codec=BackendCodec(backend, origin=name, vocab_size=len(vocabulary.tokens)),
         origin=name,
         bos_token_id=bos,
         eos_token_ids=_end_ids(metadata, vocabulary, eos),
