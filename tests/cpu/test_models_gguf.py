@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,15 @@ from octavo.models import dequantize as chunked
 from octavo.models.config import TransformerConfig
 from octavo.models.gguf import GGUFWeights, canonical_name, read_gguf_config, unpermute_rows
 from octavo.models.rope import inverse_frequencies
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 PLAIN_TYPES = (Q.F32, Q.F16, Q.BF16)
 

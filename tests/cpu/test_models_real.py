@@ -7,6 +7,7 @@ GGUF loader agrees with it, but needs a minute for one of these files.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ from octavo.models.gguf import read_gguf_config
 from octavo.models.load import load_model
 
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 SMOLLM2 = transformers.LlamaConfig(
     vocab_size=49152,
