@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,23 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         weights.get("model.layers.0.mlp.up_proj.weight")
     assert np.isfinite(weights.get("model.layers.0.mlp.gate_proj.weight")).all()
     weights.close()
+
+
+def test_reading_needs_no_memory_beside_the_destination(tmp_path: Path, monkeypatch: Any) -> None:
+    """A few chunks a thread, whatever the tensor's size: neither its bytes nor a second float32 copy."""
+    monkeypatch.setattr(chunked, "usable_cores", lambda: 2)
+    writer, tensors = GGUFWriter(tmp_path / "m.gguf", "llama"), llama_tensors()
+    add_llama_metadata(writer)
+    tensors["token_embd.weight"] = np.random.default_rng(0).normal(0, 1, (60_000, HIDDEN)).astype(np.float32)
+    weights = GGUFWeights(write_gguf(tmp_path / "m.gguf", writer, tensors, Q.Q8_0))
+    out = np.empty((60_000, HIDDEN), np.float32)
+    tracemalloc.start()
+    weights.read_into("model.embed_tokens.weight", out)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    weights.close()
+    assert peak < out.nbytes // 2
+    assert np.abs(out - tensors["token_embd.weight"]).max() < 0.05
 
 
 def test_read_into_takes_views_of_a_fused_buffer(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def inverse_frequencies(config: TransformerConfig, *, windowed: bool) -> np.ndar
     if scaling.kind == "linear":
         return frequencies / scaling.factor
     if scaling.kind == "factors":
-        return frequencies / np.array(scaling.factors)
+        return frequencies / np.asarray(scaling.factors, np.float64)
     return _llama3(frequencies, scaling)
 
 
