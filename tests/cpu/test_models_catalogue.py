@@ -47,6 +47,8 @@ def test_an_unknown_name_suggests_what_was_meant() -> None:
         resolve("some-org/some-model")
     with pytest.raises(ModelNotFoundError, match="known: smollm2-135m-instruct, gemma3-270m"):
         resolve("./nothing/here/at-all")
+    with pytest.raises(ModelNotFoundError, match=r"there is no file models/x\.gguf"):
+        resolve("models/x.gguf")
 
 
 def test_a_gguf_file_and_its_folder(tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def _from_folder(path: Path) -> ResolvedModel:
 
 
 def _not_found(name: str) -> str:
+    if name.lower().endswith(".gguf"):
+        return f"there is no file {name}"
     message = f"no model {name!r}: not in the catalogue, not a folder, not a .gguf file"
     near = catalogue().nearest(name)
     if near:
