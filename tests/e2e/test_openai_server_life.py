@@ -31,7 +31,7 @@ class Answer(threading.Thread):
         self.response: httpx.Response | None = None
         before = server.metric("octavo_num_requests_running")
         self.start()
-        server.until(lambda: server.metric("octavo_num_requests_running") > before, 5)
+        server.until(lambda: server.metric("octavo_num_requests_running") > before, 15)
 
     def run(self) -> None:
         self.response = httpx.post(self._url, json=self._body, timeout=30)
@@ -60,7 +60,7 @@ def test_sigterm_lets_running_requests_finish(streaming: bool) -> None:
     with ServerProcess(*FAKE) as server:
         answer = Answer(server, stream=streaming)
         server.signal(signal.SIGTERM)
-        server.until(lambda: server.get("/ready").status_code == 503, 2)
+        server.until(lambda: server.get("/ready").status_code == 503, 10)
         assert server.get("/health").status_code == 200
         refused = httpx.post(server.url + "/v1/completions", json=LONG)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
@@ -82,7 +82,14 @@ def test_the_grace_time_ends_the_rest_with_an_error(streaming: bool) -> None:
         answer = Answer(server, max_tokens=3000, stream=streaming)
         server.signal(signal.SIGTERM)
         assert "shutting_down" in answer.result().text
-        assert server.exit_code(8) == 0
+        assert server.exit_code() == 0
+    assert "Traceback" not in server.output
+
+
+def test_sigterm_while_loading_leaves_at_once() -> None:
+    with ServerProcess(*FAKE, wait=False) as server:
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
     assert "Traceback" not in server.output
 
 
@@ -91,14 +98,14 @@ def test_a_second_signal_stops_now(second: signal.Signals) -> None:
     with ServerProcess(*FAKE) as server:
         request = {**LONG, "max_tokens": 3000}
         threading.Thread(target=_ask_and_expect_a_break, args=(server.url, request), daemon=True).start()
-        server.until(lambda: server.metric("octavo_num_requests_running") == 1, 5)
+        server.until(lambda: server.metric("octavo_num_requests_running") == 1, 15)
         engine_pid = server.engine_pid()
         server.signal(signal.SIGINT)
-        server.until(lambda: server.get("/ready").status_code == 503, 2)
+        server.until(lambda: server.get("/ready").status_code == 503, 10)
         begin_s = time.monotonic()
         server.signal(second)
-        assert server.exit_code(5) == 128 + second
-        assert time.monotonic() - begin_s < 4
+        assert server.exit_code() == 128 + second
+        assert time.monotonic() - begin_s < 15  # far less than the grace time
     assert not Path(f"/proc/{engine_pid}/stat").exists()
 
 
@@ -141,5 +148,5 @@ def test_a_lost_engine_is_replaced_and_repeated_deaths_end_the_server() -> None:
         answer = Answer(server, max_tokens=3000, stream=True)
         os.kill(server.engine_pid(), signal.SIGKILL)
         assert '"error"' in answer.result().text
-        assert server.exit_code(10) == 70
+        assert server.exit_code() == 70
     assert "the engine is lost" in server.output

@@ -16,6 +16,7 @@ from octavo.types import EngineInfo
 T = TypeVar("T")
 
 INLINE_CHARS = 4096  # encoding this much takes well under a millisecond; more goes to a thread
+_MESSAGE_CHARS = 64  # what rendering an empty message costs, in characters of text
 
 # Names that a template's own machinery uses; a client must not replace them.
 RESERVED_VARIABLES = frozenset(
@@ -143,4 +144,5 @@ async def encode_chat(
             raise InvalidRequestError("chat_template_kwargs: nested too deeply", param="chat_template_kwargs") from None
         return tokenizer.encode(text, add_special_tokens)
 
-    return await off_loop(sum(len(message["content"]) for message in plain), render_and_encode)
+    num_chars = sum(_MESSAGE_CHARS + len(message["content"]) for message in plain)
+    return await off_loop(num_chars, render_and_encode)

@@ -20,6 +20,7 @@ from octavo.config import EngineConfig, ServerConfig
 from octavo.engine.client import ProcessEngineClient
 from octavo.engine.messages import ModelSource, Start
 from octavo.engine.supervisor import EngineHooks, Supervision
+from octavo.errors import OctavoError
 from octavo.models.catalogue import FAKE, resolve
 from octavo.server.app import build_app
 from octavo.server.keys import ApiKeys, load_api_keys
@@ -129,7 +130,8 @@ class _Life:
         loading = asyncio.create_task(self._load(), name="load")
         await asyncio.wait({stop, loading, http}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
-            return await self._leave_while_loading(loading)
+            await self._leave_while_loading(loading)
+            return _exit_code_of(http)
         client = loading.result()
         failed = asyncio.create_task(client.failed.wait())
         await asyncio.wait({stop, failed, http}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,7 +142,7 @@ class _Life:
             _log.error("the engine is lost: %s", reason)
             await self._until_answered(deadline_s=time.monotonic() + 1.0)  # everybody hears the terminal error
             return EXIT_ENGINE_FAILED
-        return await self._drain()
+        return await self._drain() if not http.done() else _exit_code_of(http)
 
     async def _load(self) -> ProcessEngineClient:
         """Model files, tokenizer, engine; the first two in a thread, so that probes are answered meanwhile."""
@@ -162,11 +164,10 @@ class _Life:
         )
         return client
 
-    async def _leave_while_loading(self, loading: asyncio.Task[ProcessEngineClient]) -> int:
+    async def _leave_while_loading(self, loading: asyncio.Task[ProcessEngineClient]) -> None:
         self._state.drain()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        return EXIT_OK
 
     async def _drain(self) -> int:
         """After the first signal: let what runs finish, end the rest, unless a second signal says now."""
@@ -197,6 +198,14 @@ class _Life:
         self._first_signal.set()
         if self._state.phase is not Phase.DRAINING:
             self._state.drain()  # at once: no request slips in before the task above wakes
+
+
+def _exit_code_of(http: asyncio.Task[None]) -> int:
+    """Of a server that leaves because it was told to; raises what ended the HTTP side if that was it."""
+    if http.done():
+        http.result()
+        raise OctavoError("the HTTP server ended without being told to")
+    return EXIT_OK
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
