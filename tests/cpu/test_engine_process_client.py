@@ -79,10 +79,13 @@ async def test_a_start_that_takes_too_long_is_ended():
     assert psutil.Process().children() == []
 
 
-async def test_a_cancelled_start_leaves_no_process():
+@pytest.mark.parametrize("num_turns", [0, 1, 2, 3, 5, 20])
+async def test_a_cancelled_start_leaves_no_process(num_turns):
     client = stand_in("slow")
     starting = asyncio.create_task(client.start())
     await until(lambda: psutil.Process().children())
+    for _ in range(num_turns):
+        await asyncio.sleep(0)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

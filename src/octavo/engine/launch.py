@@ -60,8 +60,14 @@ class EngineProcess(asyncio.Protocol):
             except OSError as error:
                 ours.close()
                 raise EngineError(f"cannot start the engine process {command[0]}: {error}") from None
-        loop = asyncio.get_running_loop()
-        _, engine = await loop.create_unix_connection(lambda: cls(process, on_message), sock=ours)
+        try:
+            loop = asyncio.get_running_loop()
+            _, engine = await loop.create_unix_connection(lambda: cls(process, on_message), sock=ours)
+        except BaseException:  # cancelled as well: nobody else knows of the process
+            process.kill()
+            process.wait()
+            ours.close()
+            raise
         engine.send(start)
         return engine
 
@@ -123,11 +129,13 @@ class EngineProcess(asyncio.Protocol):
 
     async def end(self) -> None:
         """Kill what still runs, close the socket, reap the process."""
-        if self.down.is_set():
-            await self._wait_exit(1.0)  # it closed its end: let it finish, so that its exit code tells why
-        self.kill()
-        if self._transport is not None:
-            self._transport.close()
+        try:
+            if self.down.is_set():
+                await self._wait_exit(1.0)  # it closed its end: let it finish, so that its exit code tells why
+        finally:  # cancelled as well
+            self.kill()
+            if self._transport is not None:
+                self._transport.close()
         await self._wait_exit(STOP_TIMEOUT_S)
 
     async def _wait_exit(self, timeout_s: float) -> None:

@@ -159,8 +159,9 @@ def _fail(outbox: Outbox, error: Exception) -> int:
 
 def live_as_long_as_the_server() -> None:
     """Ignore the signals that are meant for the server, and die with it even if this process hangs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # SIGTTOU: this process is in the background of its terminal, and may write its log there all the same.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
