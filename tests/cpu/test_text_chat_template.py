@@ -288,6 +288,24 @@ def test_messages_as_templates_expect_them() -> None:
     assert call["function"]["arguments"] == '{"town": "Bern"}'  # the client's own objects stay as they were
 
 
+def test_filters_that_are_ours_work_as_jinjas_do() -> None:
+    assert render("{{ messages | join(', ', attribute='role') }}", CHAT[:2]) == "system, user"
+    assert render("{{ ['a\nb\n\nc'] | first | indent(2) }}|{{ 'a\n\nb' | indent('> ', true, true) }}") == (
+        "a\n  b\n\n  c|> a\n> \n> b"
+    )
+    assert (
+        render("{{ 2.567 | round(1) }} {{ 2.5 | round }} {{ [1, 2.5] | sum }} {{ 7 | string + 'x' }}")
+        == "2.6 2.0 3.5 7x"
+    )
+    assert render("{{ 'a-b-c'.replace('-', '+', 1) }} {{ '-'.join(['x', 'y']) }} {{ '{} {a}'.format(1, a=2) }}") == (
+        "a+b-c x-y 1 2"
+    )
+    assert render("{{ 2 ** 10 }} {{ 7 % 4 }} {{ 'ab' * 2 }} {{ [1] + [2] }} {{ -3 * 2 }}") == "1024 3 abab [1, 2] -6"
+    assert render("{{ {'b': 1, 'a': 'é<'} | tojson(indent=1) }}") == '{\n "b": 1,\n "a": "é<"\n}'
+
+
 def test_variables_cannot_replace_what_the_server_sets() -> None:
     with pytest.raises(InvalidRequestError, match="'tools' is set by the server"):
         render("x", variables={"tools": []})
+    with pytest.raises(InvalidRequestError, match="'eos_token' is set by the server"):
+        render("x", variables={"eos_token": ""})

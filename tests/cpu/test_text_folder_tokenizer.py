@@ -20,6 +20,7 @@ TEXTS = [
     "  two spaces, a\ttab and\n\n breaks ",
     "Übermut, Привет, 日本語 🤗👩‍👧 \u200b\x00",
     "<s>the</s> cat <turn>sat",
+    "<né> a b<\uff5cend▁of text\uff5c> é",
     "the cat sat\n on  the mat 🤗 " * 120,  # long texts take another path
     "",
 ]
@@ -56,6 +57,8 @@ def byte_level() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens(["<\uff5cend▁of text\uff5c>"])
+    tokenizer.add_tokens([AddedToken("<né>", normalized=False), AddedToken("a b", normalized=False)])
     tokenizer.enable_truncation(4)  # as some published files have it; serving must not cut prompts
     tokenizer.enable_padding(length=64, pad_token="<unk>")
     return tokenizer

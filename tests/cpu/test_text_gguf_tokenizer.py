@@ -225,6 +225,21 @@ def test_bytes_of_a_broken_character_are_held_back(tmp_path: Path) -> None:
     assert detokenizer.push(ids[:2]) + detokenizer.finish() == "\ufffd"
 
 
+def test_odd_vocabularies_load(tmp_path: Path) -> None:
+    """Empty, repeated and absurdly long pieces, and no token types at all."""
+    fields = sentencepiece_fields()
+    odd = ["", "the", "the", "a" * 100_000]
+    for name, extra in (("tokens", odd), ("token_type", [1] * 4), ("scores", [-9000.0] * 4)):
+        fields[f"ggml.{name}"] = fields[f"ggml.{name}"] + extra
+    built = load_tokenizer(write_gguf(tmp_path / "m.gguf", fields))
+    assert built.vocab_size == len(fields["ggml.tokens"])
+    assert built.decode(built.encode("the cat " + "a" * 500)) == "the cat " + "a" * 500
+    assert built.decode(range(built.vocab_size)).endswith("the" + "a" * 100_000)
+    del fields["ggml.token_type"]
+    untyped = load_tokenizer(write_gguf(tmp_path / "u.gguf", fields))
+    assert untyped.decode(untyped.encode("the cat", add_special_tokens=False)) == "the cat"
+
+
 def test_user_text_cannot_name_a_byte_token(tmp_path: Path) -> None:
     built = load_tokenizer(write_gguf(tmp_path / "m.gguf", sentencepiece_fields()))
     assert built.decode(built.encode("<0x41>")) == "<0x41>"

@@ -57,12 +57,12 @@ class ChatTemplate:
         Raises ``InvalidRequestError`` for malformed messages and for whatever stops the template: its own
         raise_exception, a field it misses, or more work than a prompt can need.
         """
-        clash = _RESERVED & (variables or {}).keys()
+        clash = (_RESERVED | self._variables.keys()) & (variables or {}).keys()
         if clash:
             raise InvalidRequestError(
                 f"chat template variable {min(clash)!r} is set by the server", param="chat_template_kwargs"
             )
-        context = self._variables | dict(variables or {})
+        context = {**self._variables, **(variables or {})}
         context |= {"messages": normalise_messages(messages), "add_generation_prompt": add_generation_prompt}
         context["tools"] = [dict(tool) for tool in tools] if tools else None
         template = self._choose(bool(tools))

@@ -26,7 +26,7 @@ from octavo.text.tokenizer import TURN_END_TOKENS, TokenizerParts
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _PREFIX = "tokenizer.ggml."
 _NO_TOKEN = 0xFFFFFFFF
-_MAX_PIECE_CHARS = 256  # longest piece cut into merges; SentencePiece's own limit is far lower
+_MAX_PIECE_CHARS = 256  # longer ones get no merges (SentencePiece trains up to 16): a hostile file costs no time
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _merges_from_scores(vocabulary: _Vocabulary, scores: np.ndarray) -> list[tup
     add = merges.append
     for token_id in normal[np.argsort(-scores[normal], kind="stable")].tolist():
         piece = tokens[token_id]
-        for cut in range(min(len(piece), _MAX_PIECE_CHARS) - 1, 0, -1):
+        for cut in range(len(piece) - 1, 0, -1) if len(piece) <= _MAX_PIECE_CHARS else ():
             left = piece[:cut]
             if left in pieces:
                 right = piece[cut:]
