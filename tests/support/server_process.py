@@ -23,8 +23,8 @@ START_TIMEOUT_S = 60.0
 class ServerProcess:
     """``with ServerProcess("--executor", "fake") as server:`` -- ready inside the body, gone after it."""
 
-    def __init__(self, *flags: str, wait: bool = True) -> None:
-        self._wait = wait
+    def __init__(self, *flags: str, wait: bool = True, start_timeout_s: float = START_TIMEOUT_S) -> None:
+        self._wait, self._start_timeout_s = wait, start_timeout_s
         self.lines: list[str] = []
         command = [sys.executable, "-m", "octavo.cli.main", "serve", "--port", "0", *flags]
         self.process = subprocess.Popen(
@@ -53,7 +53,7 @@ class ServerProcess:
             assert found is not None
             self.url = found[0]
             if self._wait:
-                self.until(lambda: self.get("/ready").status_code == 200)
+                self.until(lambda: self.get("/ready").status_code == 200, self._start_timeout_s)
         except BaseException:
             self.process.kill()
             raise

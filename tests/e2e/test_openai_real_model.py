@@ -1,0 +1,49 @@
+"""The main job on real input: the default model behind a real server, asked by the official client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from octavo.config import DEFAULT_MODEL
+from support.server_process import ServerProcess
+
+pytestmark = [pytest.mark.real_model, pytest.mark.timeout(300)]
+
+QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[openai.OpenAI]:
+    with (
+        ServerProcess(DEFAULT_MODEL, start_timeout_s=250.0) as server,
+        openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=200) as client,
+    ):
+        yield client
+
+
+def test_it_answers_a_question(client: openai.OpenAI) -> None:
+    asked: Any = {"model": DEFAULT_MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 24}
+    whole = client.chat.completions.create(**asked)
+    assert "Paris" in str(whole.choices[0].message.content)
+    assert whole.choices[0].finish_reason == "stop"
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
+    first_word = client.chat.completions.create(**asked, stop=[" capital"])
+    assert first_word.choices[0].message.content == "The"
+
+
+def test_it_continues_text_and_scores_it(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model=DEFAULT_MODEL, prompt="One, two, three, four,", temperature=0, max_tokens=4, logprobs=3
+    )
+    choice = answer.choices[0]
+    assert choice.text.startswith(" five")
+    assert choice.logprobs is not None
+    assert "".join(choice.logprobs.tokens or []) == choice.text
+    for logprob, top in zip(choice.logprobs.token_logprobs or [], choice.logprobs.top_logprobs or [], strict=True):
+        assert len(top) == 3
+        assert logprob == max(top.values()) <= 0.0  # greedy takes the likeliest
