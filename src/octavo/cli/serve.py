@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from octavo.errors import ConfigError
 if TYPE_CHECKING:
     from octavo.engine.messages import ModelSource
     from octavo.engine.resolve import Resolution
+    from octavo.server.run import Ready
 
 
 def register(app: typer.Typer) -> None:
@@ -64,11 +67,40 @@ def _model_name(value: Any) -> str:
 
 
 def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
+    started_s = time.monotonic()
     from octavo.observability.logs import setup_logging
     from octavo.server.run import ServePlan, run_server
 
     setup_logging()
-    return run_server(ServePlan(engine=engine, server=server, model=model, find_model=_find, announce=_announce))
+
+    def ready(facts: Ready) -> None:
+        key = ' -H "Authorization: Bearer $OCTAVO_KEY"' if server.api_key_file else ""
+        for line in ready_lines(facts, time.monotonic() - started_s, key):
+            _announce(line)
+
+    return run_server(
+        ServePlan(engine=engine, server=server, model=model, find_model=_find, announce=_announce, ready=ready)
+    )
+
+
+def ready_lines(facts: Ready, start_s: float, key: str) -> Iterator[str]:
+    """What was loaded, how it can be asked. ``key``: what curl needs to be let in."""
+    from octavo.cli.output import format_bytes
+
+    info = facts.info
+    weights = f", weights {format_bytes(info.weight_bytes)}" if info.weight_bytes else ""
+    yield f"ready in {start_s:.1f} s: {facts.model} on {info.device} in {info.dtype}{weights}"
+    size = f", {format_bytes(info.kv_cache_bytes)} in {info.kv_dtype}" if info.kv_cache_bytes else ""
+    num_tokens = info.num_blocks * info.block_size
+    yield f"KV cache for {num_tokens} tokens{size}; context {info.max_model_len} tokens; documentation at {facts.url}/docs"
+    if facts.has_chat_template:
+        path, body = "chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'
+    else:
+        path, body = "completions", '{"prompt": "Once upon a time", "max_tokens": 64}'
+    yield "try it, in another terminal:"
+    yield f"  curl {facts.url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'"
+    if facts.has_chat_template:
+        yield f"  octavo chat --url {facts.url}" + (" --api-key-file FILE" if key else "")
 
 
 def _find(name: str) -> ModelSource:

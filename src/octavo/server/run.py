@@ -28,6 +28,7 @@ from octavo.server.listen import bind, url
 from octavo.server.protocol import BoundedHttpProtocol
 from octavo.server.state import Phase, ServerState
 from octavo.text.tokenizer import FakeTokenizer, Tokenizer, load_tokenizer
+from octavo.types import EngineInfo
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,20 @@ _POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """What can be said to the user once requests are answered."""
+
+    url: str
+    model: str
+    info: EngineInfo
+    has_chat_template: bool
+
+
+def _say_ready(ready: Ready) -> None:
+    print(f"ready: {ready.model} at {ready.url}", flush=True)
+
+
+@dataclass(frozen=True, slots=True)
 class ServePlan:
     """What to serve. ``find_model`` turns the user's name into files (and may fetch them); it runs in a thread."""
 
@@ -49,6 +64,7 @@ class ServePlan:
     model: str
     find_model: Callable[[str], ModelSource]
     announce: Callable[[str], None] = print
+    ready: Callable[[Ready], None] = _say_ready
 
 
 def find_model(name: str) -> ModelSource:
@@ -146,7 +162,7 @@ class _Life:
 
     async def _load(self) -> ProcessEngineClient:
         """Model files, tokenizer, engine; the first two in a thread, so that probes are answered meanwhile."""
-        begin_s, plan, state = time.monotonic(), self._plan, self._state
+        plan, state = self._plan, self._state
         source = await _in_thread(lambda: plan.find_model(plan.model))
         tokenizer = await _in_thread(lambda: _tokenizer(source))
         start = Start(config=plan.engine, model=source, eos_token_ids=tuple(sorted(tokenizer.eos_token_ids)))
@@ -157,11 +173,7 @@ class _Life:
         if not plan.server.served_model_name:
             state.model_name = source.name
         state.attach(client, tokenizer)
-        info = client.info
-        plan.announce(
-            f"ready in {time.monotonic() - begin_s:.1f} s: {state.model_name} ({info.device}, {info.dtype}), "
-            f"context {info.max_model_len} tokens, KV cache {info.num_blocks} blocks of {info.block_size} tokens"
-        )
+        plan.ready(Ready(url(self._listener), state.model_name, client.info, tokenizer.has_chat_template))
         return client
 
     async def _leave_while_loading(self, loading: asyncio.Task[ProcessEngineClient]) -> None:
