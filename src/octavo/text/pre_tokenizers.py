@@ -13,6 +13,8 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 from octavo.errors import UnsupportedModelError
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Digits cut alone, then GPT-2's rule on what lies between, in one pass: so all blanks before a digit stay together.
+_SMOLLM = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 _TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _LLAMA3 = rf"{_WORDS}|\p{{N}}{{1,3}}|{_TAIL}"  # digits in groups of three
@@ -36,7 +38,7 @@ class PreTokenizerRule:
 
 _RULES = {
     "gpt-2": PreTokenizerRule((_GPT2,)),
-    "smollm": PreTokenizerRule((r"\p{N}", _GPT2)),
+    "smollm": PreTokenizerRule((_SMOLLM,)),
     "llama-bpe": PreTokenizerRule((_LLAMA3,), ignore_merges=True, adds_bos=True),
     "qwen2": PreTokenizerRule((_QWEN2,), nfc=True),
     "tekken": PreTokenizerRule((_TEKKEN,), ignore_merges=True, adds_bos=True),
