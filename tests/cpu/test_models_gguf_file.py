@@ -185,14 +185,14 @@ def test_a_missing_file_and_a_folder_are_not_found(tmp_path: Path) -> None:
             read_gguf_header(path)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_damage_never_does_more_than_raise(tmp_path: Path, seed: int) -> None:
     """Flip, overwrite, insert or cut bytes anywhere; reading every weight either works or raises one of two errors."""
     rng = random.Random(seed)
     sound = write_model(tmp_path / "sound.gguf", seed=seed).read_bytes()
     path = tmp_path / "damaged.gguf"
     outcomes = {"sound": 0, "raised": 0}
-    for _ in range(120):
+    for _ in range(100):
         path.write_bytes(damaged(sound, rng))
         tracemalloc.start()
         try:
