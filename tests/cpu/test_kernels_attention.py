@@ -45,9 +45,7 @@ def step(query_lens, context_lens, block_size, heads, kv_heads, head_dim, *, win
 
 
 def make_plan(batch, cache: LayerCache, window: int):
-    _, block_size, kv_heads, head_dim = cache.keys.shape
-    block_bytes = 8 * block_size * kv_heads * head_dim
-    return prepare(batch, block_size=block_size, block_bytes=block_bytes, window=window, dtype=torch.float32)
+    return prepare(batch, cache, window, torch.float32)
 
 
 def run_writes(batch, cache: LayerCache, block_size: int):
@@ -84,15 +82,16 @@ def test_random_batches(seed):
     torch.testing.assert_close(got.double(), wanted, **TOLERANCE)
 
 
-@pytest.mark.parametrize("call_cost", [0, 1 << 40])
-def test_grouping_changes_nothing(monkeypatch, call_cost):
-    """All decodes in one padded group, or each length on its own: the same rows come out."""
+@pytest.mark.parametrize(("call_cost", "tile", "num_groups"), [(0, 1 << 40, 5), (1 << 40, 1 << 40, 1), (0, 1, 8)])
+def test_grouping_changes_nothing(monkeypatch, call_cost, tile, num_groups):
+    """All decodes in one padded group, each length on its own, or one by one: the same rows come out."""
     monkeypatch.setattr(planning, "CALL_COST_BYTES", call_cost)
+    monkeypatch.setattr(planning, "TILE_BYTES", tile)
     context_lens = [3, 90, 1, 17, 90, 5, 40, 16]
     got, wanted, _, cache, batch = step([1] * 8, context_lens, 4, 4, 2, 8)
     torch.testing.assert_close(got.double(), wanted, **TOLERANCE)
     groups = make_plan(batch, cache, 0).decodes
-    assert len(groups) == (1 if call_cost else 5)  # 23 blocks twice, 10, 5 with 4, 2, 1 twice
+    assert len(groups) == num_groups  # by length: 23 blocks twice, 10, 5 with 4, 2, 1 twice
     assert sum(group.num_requests for group in groups) == 8
 
 

@@ -59,14 +59,7 @@ class Transformer:
         return self.parts.head(self.parts.norm(x[batch.logit_rows])).float()
 
     def _layer_step(self, batch: ModelBatch, cache: LayerCache, window: int) -> LayerStep:
-        _, block_size, num_kv_heads, head_dim = cache.keys.shape
-        plan = prepare(
-            batch.attention,
-            block_size=block_size,
-            block_bytes=2 * 4 * block_size * num_kv_heads * head_dim,
-            window=window,
-            dtype=self.dtype,
-        )
+        plan = prepare(batch.attention, cache, window, self.dtype)
         inv_freq = self.parts.windowed_inv_freq if window else self.parts.inv_freq
         return LayerStep(plan, RotaryAngles.at(batch.attention.positions, inv_freq, self.dtype))
 

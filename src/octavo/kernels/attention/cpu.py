@@ -6,12 +6,14 @@ head: the query heads of a group become query rows (decode) or the keys are broa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from octavo.kernels.attention.contract import LayerCache
-from octavo.kernels.attention.plan import AttentionPlan, DecodeGroup, PrefillChunk, prepare
+from octavo.kernels.attention.plan import AttentionPlan, DecodeGroup, PrefillChunk, Workspace, prepare
 
 __all__ = ["AttentionPlan", "attention", "prepare", "write_kv"]
 
@@ -35,39 +37,46 @@ def attention(q: Tensor, cache: LayerCache, plan: AttentionPlan, scale: float, o
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     for group in plan.decodes:
-        _decode(q, cache, group, scale, out)
+        _decode(q, cache, group, plan.workspace, scale, out)
     for chunk in plan.prefills:
-        _prefill(q, cache, chunk, scale, out)
+        _prefill(q, cache, chunk, plan.workspace, scale, out)
     return out
 
 
-def _decode(q: Tensor, cache: LayerCache, group: DecodeGroup, scale: float, out: Tensor) -> None:
+def _decode(q: Tensor, cache: LayerCache, group: DecodeGroup, workspace: Workspace, scale: float, out: Tensor) -> None:
     n, (num_heads, head_dim), num_kv_heads = group.num_requests, q.shape[1:], cache.keys.shape[2]
-    queries = q[:n] if group.rows is None else q.index_select(0, group.rows)
+    queries = q[group.rows].reshape(n, num_kv_heads, num_heads // num_kv_heads, head_dim)
     keys, values = (
-        cached.index_select(0, group.blocks).to(q.dtype).view(n, -1, num_kv_heads, head_dim).transpose(1, 2)
-        for cached in (cache.keys, cache.values)
+        rows.view(n, -1, num_kv_heads, head_dim).transpose(1, 2) for rows in _gather(cache, group.blocks, workspace)
     )
-    queries = queries.reshape(n, num_kv_heads, num_heads // num_kv_heads, head_dim)
     result = F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, scale=scale)
-    result = result.reshape(n, num_heads, head_dim)
-    if group.rows is None:
-        out[:n] = result
-    else:
-        out.index_copy_(0, group.rows, result)
+    out[group.rows] = result.reshape(n, num_heads, head_dim)
 
 
-def _prefill(q: Tensor, cache: LayerCache, chunk: PrefillChunk, scale: float, out: Tensor) -> None:
+def _prefill(
+    q: Tensor, cache: LayerCache, chunk: PrefillChunk, workspace: Workspace, scale: float, out: Tensor
+) -> None:
     (num_heads, head_dim), num_kv_heads = q.shape[1:], cache.keys.shape[2]
     group, n = num_heads // num_kv_heads, chunk.num_tokens
-    rows = slice(chunk.start, chunk.start + chunk.query_len)
-    queries = q[rows].view(-1, num_kv_heads, group, head_dim).permute(1, 2, 0, 3)  # [Hkv, G, Lq, D]
-    keys, values = (
-        cached.index_select(0, chunk.blocks).view(-1, num_kv_heads, head_dim)[:n].to(q.dtype)
-        .transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)  # [Hkv, G, Lk, D], stride 0 over G
-        for cached in (cache.keys, cache.values)
-    )  # fmt: skip
+    queries = q[chunk.rows].view(-1, num_kv_heads, group, head_dim).permute(1, 2, 0, 3)  # [Hkv, G, Lq, D]
+    keys, values = (  # [Hkv, G, Lk, D], stride 0 over G
+        rows.view(-1, num_kv_heads, head_dim)[:n].transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+        for rows in _gather(cache, chunk.blocks, workspace)
+    )
     result = F.scaled_dot_product_attention(
         queries, keys, values, attn_mask=chunk.mask, is_causal=chunk.mask is None, scale=scale
     )
-    out[rows].view(-1, num_kv_heads, group, head_dim).copy_(result.permute(2, 0, 1, 3))
+    out[chunk.rows].view(-1, num_kv_heads, group, head_dim).copy_(result.permute(2, 0, 1, 3))
+
+
+def _gather(cache: LayerCache, blocks: Tensor, workspace: Workspace) -> Iterator[Tensor]:
+    """Keys, then values of whole blocks, ``[num_blocks, block_size * num_kv_heads * head_dim]``, in the workspace."""
+    for cached, gathered, converted in zip(
+        (cache.keys, cache.values), workspace.gathered, workspace.converted, strict=True
+    ):
+        source = cached.view(cached.shape[0], -1)
+        size = blocks.shape[0] * source.shape[1]
+        torch.index_select(source, 0, blocks, out=gathered[:size].view(-1, source.shape[1]))
+        if converted is not gathered:
+            converted[:size].copy_(gathered[:size])
+        yield converted[:size]

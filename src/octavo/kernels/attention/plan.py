@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octavo.kernels.attention.contract import AttentionBatch
+from octavo.kernels.attention.contract import AttentionBatch, LayerCache
 
 CALL_COST_BYTES = 400_000  # what one more group costs in fixed overhead, as bytes gathered in the same time
+TILE_BYTES = 4 << 20  # keys and values gathered at once: they are read again at once, while caches still hold them
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
     """Requests with query length 1 that share one gather of ``num_blocks`` blocks each."""
 
-    rows: Tensor | None  # int64 [n]: their query rows; None: all decode rows, in order
+    rows: slice | Tensor  # their query rows: int64 [n], or a slice where they stand side by side
     num_requests: int
     blocks: Tensor  # int64 [n * num_blocks]
     mask: Tensor  # [n, 1, 1, num_blocks * block_size]: 0 where the row may look, else -inf
@@ -30,13 +31,20 @@ class DecodeGroup:
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """One request with query rows ``start .. start + query_len`` over ``num_tokens`` gathered positions."""
+    """One request with query rows ``rows`` over ``num_tokens`` gathered positions."""
 
-    start: int
-    query_len: int
+    rows: slice
     blocks: Tensor  # int64 [num_blocks]
     num_tokens: int
     mask: Tensor | None  # [query_len, num_tokens]; None: plainly causal over equal lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Memory that every layer of a step gathers into: fresh memory for each layer would cost its page faults."""
+
+    gathered: tuple[Tensor, Tensor]  # keys and values in the cache's dtype: flat
+    converted: tuple[Tensor, Tensor]  # the same in the arithmetic's dtype; the very same memory if it is one dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +55,34 @@ class AttentionPlan:
     opened_blocks: Tensor | None  # int64: blocks that this step begins and leaves partly empty
     decodes: tuple[DecodeGroup, ...]
     prefills: tuple[PrefillChunk, ...]
+    workspace: Workspace
 
 
-def prepare(
-    batch: AttentionBatch, *, block_size: int, block_bytes: int, window: int, dtype: torch.dtype
-) -> AttentionPlan:
-    """Plan a step for layers with this ``window`` (0: global).
+def prepare(batch: AttentionBatch, cache: LayerCache, window: int, dtype: torch.dtype) -> AttentionPlan:
+    """Plan a step for the layers with this ``window`` (0: global), whose caches all look like ``cache``.
 
-    ``block_bytes``: float32 bytes of one block's keys and values in one layer; weighs padding against calls.
-    ``dtype``: of the masks, the arithmetic's.
+    ``dtype``: the arithmetic's, and so the masks'.
     """
-    groups = _split(_decode_extents(batch, block_size, window), max(1, CALL_COST_BYTES // max(1, block_bytes)))
+    block_size, block_bytes = cache.keys.shape[1], 2 * cache.keys[0].numel() * dtype.itemsize
+    groups = _group(_decode_extents(batch, block_size, window), block_bytes)
+    decodes = tuple(_decode_group(batch, rows, block_size, window, dtype) for rows in groups)
+    prefills = _prefill_chunks(batch, block_size, window, dtype)
+    sizes = [0, *(len(group.blocks) for group in decodes), *(len(chunk.blocks) for chunk in prefills)]
     return AttentionPlan(
         slots=batch.slots,
         opened_blocks=_opened_blocks(batch, block_size),
-        decodes=tuple(_decode_group(batch, rows, block_size, window, dtype) for rows in groups),
-        prefills=_prefill_chunks(batch, block_size, window, dtype),
+        decodes=decodes,
+        prefills=prefills,
+        workspace=_workspace(cache, dtype, max(sizes)),
     )
+
+
+def _workspace(cache: LayerCache, dtype: torch.dtype, num_blocks: int) -> Workspace:
+    size = num_blocks * cache.keys[0].numel()
+    gathered = cache.keys.new_empty(size), cache.values.new_empty(size)
+    same = cache.keys.dtype is dtype
+    converted = gathered if same else (cache.keys.new_empty(size, dtype=dtype), cache.keys.new_empty(size, dtype=dtype))
+    return Workspace(gathered, converted)
 
 
 def _decode_extents(batch: AttentionBatch, block_size: int, window: int) -> list[int]:
@@ -79,18 +98,21 @@ def _first_block(context_len: int, query_len: int, block_size: int, window: int)
     return max(0, context_len - query_len - window + 1) // block_size if window else 0
 
 
-def _split(extents: Sequence[int], call_cost_blocks: int) -> list[list[int]]:
-    """Group request numbers so that padding saved by one more group is worth more than the extra call."""
+def _group(extents: Sequence[int], block_bytes: int) -> list[list[int]]:
+    """Request numbers by group: of similar length, and no more at once than ``TILE_BYTES``."""
+    call_cost_blocks = max(1, CALL_COST_BYTES // block_bytes)
     order = sorted(range(len(extents)), key=lambda i: -extents[i])
     pending, groups = [order] if order else [], []
     while pending:
         group = pending.pop()
         longest = extents[group[0]]
-        saved, cut = max((((longest - extents[r]) * (len(group) - i), i) for i, r in enumerate(group)))
-        if saved > call_cost_blocks:
+        saved, cut = max(((longest - extents[r]) * (len(group) - i), i) for i, r in enumerate(group))
+        if saved > call_cost_blocks:  # the padding saved is worth one more call
             pending += [group[cut:], group[:cut]]
-        else:
-            groups.append(sorted(group))
+            continue
+        group.sort()
+        size = max(1, TILE_BYTES // (longest * block_bytes))
+        groups += [group[i : i + size] for i in range(0, len(group), size)]
     return groups
 
 
@@ -102,7 +124,7 @@ def _decode_group(
     firsts = [_first_block(c, 1, block_size, window) for c in contexts]
     lasts = [(c - 1) // block_size for c in contexts]
     num_blocks = max(last - first for first, last in zip(firsts, lasts, strict=True)) + 1
-    whole = len(rows) == batch.num_decodes
+    side_by_side = rows[-1] - rows[0] + 1 == len(rows)
     bounds = torch.tensor([firsts, lasts, contexts, rows], device=device).unsqueeze(2)  # [4, n, 1]
     first, last, context, row = bounds.unbind()
     columns = torch.minimum(first + torch.arange(num_blocks, device=device), last)
@@ -112,7 +134,8 @@ def _decode_group(
     if window:
         visible &= position >= context - window
     mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, -torch.inf)
-    return DecodeGroup(None if whole else row[:, 0], len(rows), blocks.flatten(), mask[:, None, None, :])
+    at = slice(rows[0], rows[-1] + 1) if side_by_side else row[:, 0]
+    return DecodeGroup(at, len(rows), blocks.flatten(), mask[:, None, None, :])
 
 
 def _prefill_chunks(
@@ -126,7 +149,7 @@ def _prefill_chunks(
         num_tokens = context_len - first * block_size
         plain = query_len == num_tokens and (window == 0 or window >= context_len)
         mask = None if plain else _causal_mask(query_len, num_tokens, window, dtype, blocks.device)
-        chunks.append(PrefillChunk(start, query_len, blocks, num_tokens, mask))
+        chunks.append(PrefillChunk(slice(start, start + query_len), blocks, num_tokens, mask))
         start += query_len
     return tuple(chunks)
 
