@@ -46,7 +46,8 @@ class Sampler:
             keep = [place for place, row in enumerate(batch.with_logprobs) if sound[row]]
             rows = [batch.with_logprobs[place] for place in keep]
             num_top = np.array([request.params.logprobs or 0 for request in batch.at(rows)], dtype=np.int64)
-            for request, entry in zip(batch.at(rows), token_logprobs(raw[keep], tokens[rows], num_top), strict=True):
+            entries = token_logprobs(raw if len(keep) == len(raw) else raw[keep], tokens[rows], num_top)
+            for request, entry in zip(batch.at(rows), entries, strict=True):
                 samples[request.request_id] = Sample((entry.token_id,), (entry,))
         return samples
 
