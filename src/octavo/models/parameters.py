@@ -6,7 +6,6 @@ read straight into its place, so loading needs the model's own memory and little
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from octavo.errors import WeightFormatError
 from octavo.models.config import TransformerConfig
+from octavo.models.shapes import layer_shapes, outer_shapes, tensor_shapes
 from octavo.models.weights import WeightSource
 
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)  # old checkpoints carry these; they are computed
@@ -32,55 +32,51 @@ class Part:
         return (sum(shape[0] for shape in self.shapes), *self.shapes[0][1:])
 
 
+_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+_LAYER_ROLES: dict[str, tuple[str, ...]] = {
+    "qkv": tuple(f"{name}.weight" for name in _QKV),
+    "qkv_bias": tuple(f"{name}.bias" for name in _QKV),
+    "output": ("self_attn.o_proj.weight",),
+    "output_bias": ("self_attn.o_proj.bias",),
+    "q_norm": ("self_attn.q_norm.weight",),
+    "k_norm": ("self_attn.k_norm.weight",),
+    "gate_up": tuple(f"{name}.weight" for name in _GATE_UP),
+    "gate_up_bias": tuple(f"{name}.bias" for name in _GATE_UP),
+    "down": ("mlp.down_proj.weight",),
+    "down_bias": ("mlp.down_proj.bias",),
+    "input_norm": ("input_layernorm.weight",),
+}
+_NORMS = {"mlp_norm": ("post_attention_layernorm.weight",)}
+_NORMS_WITH_POST = {
+    "post_attention_norm": ("post_attention_layernorm.weight",),
+    "mlp_norm": ("pre_feedforward_layernorm.weight",),
+    "post_mlp_norm": ("post_feedforward_layernorm.weight",),
+}
+
+
 def layer_parts(config: TransformerConfig, layer: int) -> dict[str, Part]:
     """The tensors of one layer by their role; roles that a config does not have are absent."""
-    h, d, inner = config.hidden_size, config.head_dim, config.intermediate_size
-    q, kv, prefix = config.num_heads * d, config.num_kv_heads * d, f"model.layers.{layer}."
-
-    def part(suffix: str, *sources: tuple[str, tuple[int, ...]]) -> Part:
-        return Part(tuple(f"{prefix}{name}.{suffix}" for name, _ in sources), tuple(shape for _, shape in sources))
-
-    qkv = [(f"self_attn.{name}_proj", rows) for name, rows in (("q", q), ("k", kv), ("v", kv))]
-    gate_up = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)]
-    norms = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-    if config.post_norms:
-        norms["post_attention_norm"] = "post_attention_layernorm"
-        norms["mlp_norm"], norms["post_mlp_norm"] = "pre_feedforward_layernorm", "post_feedforward_layernorm"
-    parts = {
-        "qkv": part("weight", *((name, (rows, h)) for name, rows in qkv)),
-        "output": part("weight", ("self_attn.o_proj", (h, q))),
-        "gate_up": part("weight", *((name, (rows, h)) for name, rows in gate_up)),
-        "down": part("weight", ("mlp.down_proj", (h, inner))),
-        **{role: part("weight", (name, (h,))) for role, name in norms.items()},
+    shapes, prefix = layer_shapes(config), f"model.layers.{layer}."
+    roles = _LAYER_ROLES | (_NORMS_WITH_POST if config.post_norms else _NORMS)
+    return {
+        role: Part(tuple(prefix + name for name in names), tuple(shapes[name] for name in names))
+        for role, names in roles.items()
+        if names[0] in shapes
     }
-    if config.qkv_bias:
-        parts["qkv_bias"] = part("bias", *((name, (rows,)) for name, rows in qkv))
-    if config.attention_output_bias:
-        parts["output_bias"] = part("bias", ("self_attn.o_proj", (h,)))
-    if config.mlp_bias:
-        parts["gate_up_bias"] = part("bias", *((name, (rows,)) for name, rows in gate_up))
-        parts["down_bias"] = part("bias", ("mlp.down_proj", (h,)))
-    if config.qk_norm:
-        parts["q_norm"] = part("weight", ("self_attn.q_norm", (d,)))
-        parts["k_norm"] = part("weight", ("self_attn.k_norm", (d,)))
-    return parts
 
 
 def outer_parts(config: TransformerConfig) -> dict[str, Part]:
     """The tensors outside the layers. The largest comes first: it is read while little else is in memory."""
-    embedding = (config.vocab_size, config.hidden_size)
-    parts = {"embedding": Part((EMBEDDING,), (embedding,))}
-    if not config.tie_word_embeddings:
-        parts["head"] = Part((HEAD,), (embedding,))
-    parts["norm"] = Part((FINAL_NORM,), ((config.hidden_size,),))
-    return parts
+    shapes = outer_shapes(config)
+    roles = {"embedding": EMBEDDING, "head": HEAD, "norm": FINAL_NORM}
+    return {role: Part((name,), (shapes[name],)) for role, name in roles.items() if name in shapes}
 
 
 def check_names_and_shapes(source: WeightSource) -> None:
     """Hold a source to its config before anything is allocated. Raises ``WeightFormatError`` naming the difference."""
     config = source.config
-    groups = [outer_parts(config), *(layer_parts(config, layer) for layer in range(config.num_layers))]
-    expected = dict(_tensors(part for group in groups for part in group.values()))
+    expected = tensor_shapes(config)
     found = set(source.names())
     if missing := [name for name in expected if name not in found]:
         raise WeightFormatError(f"{len(missing)} of {len(expected)} tensors are missing, the first is {missing[0]}")
@@ -93,11 +89,6 @@ def check_names_and_shapes(source: WeightSource) -> None:
     for name, shape in expected.items():
         if (actual := tuple(source.shape(name))) != shape:
             raise WeightFormatError(f"{name} has shape {actual}; its config asks for {shape}")
-
-
-def _tensors(parts: Iterable[Part]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for part in parts:
-        yield from zip(part.names, part.shapes, strict=True)
 
 
 def read_parts(

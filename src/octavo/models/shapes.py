@@ -8,13 +8,19 @@ Shape = tuple[int, ...]
 
 
 def tensor_shapes(config: TransformerConfig) -> dict[str, Shape]:
-    """Every tensor that a checkpoint must hold; ``lm_head.weight`` only if it is not tied to the embeddings."""
-    h = config.hidden_size
-    shapes: dict[str, Shape] = {"model.embed_tokens.weight": (config.vocab_size, h), "model.norm.weight": (h,)}
-    if not config.tie_word_embeddings:
-        shapes["lm_head.weight"] = (config.vocab_size, h)
+    """Every tensor that a checkpoint must hold."""
+    shapes = outer_shapes(config)
     for layer in range(config.num_layers):
         shapes.update({f"model.layers.{layer}.{name}": shape for name, shape in layer_shapes(config).items()})
+    return shapes
+
+
+def outer_shapes(config: TransformerConfig) -> dict[str, Shape]:
+    """The tensors outside the layers; ``lm_head.weight`` only if it is not tied to the embeddings."""
+    matrix = (config.vocab_size, config.hidden_size)
+    shapes: dict[str, Shape] = {"model.embed_tokens.weight": matrix, "model.norm.weight": (config.hidden_size,)}
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = matrix
     return shapes
 
 
