@@ -67,20 +67,25 @@ def _model_name(value: Any) -> str:
 
 
 def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
+    """The engine's process begins with its imports, the longest of all, while this one goes on with its own."""
+    from octavo.engine.launch import EARLY_COMMAND, spawn
+
     started_s = time.monotonic()
-    from octavo.observability.logs import setup_logging
-    from octavo.server.run import ServePlan, run_server
+    early = None if engine.executor == FAKE else spawn(EARLY_COMMAND)
+    try:
+        from octavo.observability.logs import setup_logging
+        from octavo.server.run import ServePlan, run_server
 
-    setup_logging()
+        def ready(facts: Ready) -> None:
+            key = ' -H "Authorization: Bearer $OCTAVO_KEY"' if server.api_key_file else ""
+            for line in ready_lines(facts, time.monotonic() - started_s, key):
+                _announce(line)
 
-    def ready(facts: Ready) -> None:
-        key = ' -H "Authorization: Bearer $OCTAVO_KEY"' if server.api_key_file else ""
-        for line in ready_lines(facts, time.monotonic() - started_s, key):
-            _announce(line)
-
-    return run_server(
-        ServePlan(engine=engine, server=server, model=model, find_model=_find, announce=_announce, ready=ready)
-    )
+        setup_logging()
+        return run_server(ServePlan(engine, server, model, _find, _announce, ready, early))
+    finally:
+        if early is not None:
+            early.discard()
 
 
 def ready_lines(facts: Ready, start_s: float, key: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from octavo.engine.launch import ENGINE_COMMAND
+from octavo.engine.launch import ENGINE_COMMAND, Spawned
 from octavo.engine.messages import Abort, Start, Submit
 from octavo.engine.pending import PendingRequests
 from octavo.engine.supervisor import EngineHooks, Supervision, Supervisor
@@ -18,6 +18,7 @@ class ProcessEngineClient:
 
     Everything happens on the event loop that ``start`` ran on. ``failed`` is set once the engine has gone down too often:
     nothing can be served any more, ``failed_reason`` says why. ``command`` starts another engine program (for tests).
+    ``early`` is a process that was started before it was known what to load (see ``launch.spawn``).
     """
 
     def __init__(
@@ -26,9 +27,12 @@ class ProcessEngineClient:
         limits: Supervision | None = None,
         hooks: EngineHooks | None = None,
         command: tuple[str, ...] = ENGINE_COMMAND,
+        early: Spawned | None = None,
     ) -> None:
         self._pending = PendingRequests()
-        self._supervisor = Supervisor(start, limits or Supervision(), self._pending, hooks or EngineHooks(), command)
+        self._supervisor = Supervisor(
+            start, limits or Supervision(), self._pending, hooks or EngineHooks(), command, early
+        )
         self._draining = False
 
     async def start(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from octavo.engine.messages import (
@@ -28,8 +29,42 @@ from octavo.engine.messages import (
 from octavo.errors import EngineError, OctavoError
 
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "octavo.engine.process")
+EARLY_COMMAND = (*ENGINE_COMMAND, "--import-ahead")  # for ``spawn`` before it is known which model is loaded
 STOP_TIMEOUT_S = 2.0  # a step in progress may be long; whoever waits for it has been answered
 _POLL_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process and our end of its socket."""
+
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+
+    def discard(self) -> None:
+        """Nobody needs it: end it and wait until it is gone. Does nothing to one that has ended."""
+        self.process.kill()
+        self.process.wait()
+        self.sock.close()
+
+
+def spawn(command: tuple[str, ...]) -> Spawned:
+    """Start an engine process, which waits for its ``Start`` now. Raises ``EngineError``."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        fd = theirs.fileno()
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the command is ours, no shell
+                [*command, str(fd)],
+                pass_fds=[fd],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # the server's standard output belongs to the server
+                process_group=0,  # Ctrl-C in the terminal is the server's to handle
+            )
+        except OSError as error:
+            ours.close()
+            raise EngineError(f"cannot start the engine process {command[0]}: {error}") from None
+    return Spawned(process, ours)
 
 
 class EngineProcess(asyncio.Protocol):
@@ -50,23 +85,20 @@ class EngineProcess(asyncio.Protocol):
 
     @classmethod
     async def launch(
-        cls, command: tuple[str, ...], start: Start, on_message: Callable[[Report | Refused], None]
+        cls,
+        command: tuple[str, ...],
+        start: Start,
+        on_message: Callable[[Report | Refused], None],
+        early: Spawned | None = None,
     ) -> EngineProcess:
-        """Start the process and send ``start``; ``wait_ready`` tells how it went."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = _spawn(command, theirs.fileno())
-            except OSError as error:
-                ours.close()
-                raise EngineError(f"cannot start the engine process {command[0]}: {error}") from None
+        """Start the process (or take the one that was started ``early``, if it lives) and send ``start``; ``wait_ready``
+        tells how it went."""
+        spawned = early if early is not None and early.process.poll() is None else spawn(command)
         try:
             loop = asyncio.get_running_loop()
-            _, engine = await loop.create_unix_connection(lambda: cls(process, on_message), sock=ours)
+            _, engine = await loop.create_unix_connection(lambda: cls(spawned.process, on_message), sock=spawned.sock)
         except BaseException:  # cancelled as well: nobody else knows of the process
-            process.kill()
-            process.wait()
-            ours.close()
+            spawned.discard()
             raise
         engine.send(start)
         return engine
@@ -170,13 +202,3 @@ class EngineProcess(asyncio.Protocol):
                 self._ready.set_result(message)
             case Failed():
                 self._failure = message
-
-
-def _spawn(command: tuple[str, ...], fd: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - the command is ours, no shell
-        [*command, str(fd)],
-        pass_fds=[fd],
-        stdin=subprocess.DEVNULL,
-        stdout=2,  # the server's standard output belongs to the server
-        process_group=0,  # Ctrl-C in the terminal is the server's to handle
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import queue
@@ -124,14 +125,16 @@ def _leave_orphaned() -> NoReturn:
     os._exit(EXIT_ORPHANED)
 
 
-def serve(sock: socket.socket, build: Build) -> int:
-    """One engine's whole life behind ``sock``; returns the exit code."""
+def serve(sock: socket.socket, build: Build, ahead: Callable[[], None] | None = None) -> int:
+    """One engine's whole life behind ``sock``; returns the exit code. ``ahead`` is done while Start is on its way."""
     reader, outbox = CommandReader(sock), Outbox(sock)
     reader.start()
-    start = reader.commands.get()
-    if not isinstance(start, Start):
-        raise RuntimeError(f"expected Start first, got {type(start).__name__}")
     try:
+        if ahead is not None:
+            ahead()
+        start = reader.commands.get()
+        if not isinstance(start, Start):
+            raise RuntimeError(f"expected Start first, got {type(start).__name__}")
         loaded = build(start)
     except OctavoError as error:  # the server prints it: no traceback
         return _fail(outbox, error)
@@ -167,11 +170,23 @@ def live_as_long_as_the_server() -> None:
 
 
 def run_process(arguments: list[str], build: Build) -> int:
-    """What ``main`` does, with any way to build the engine. ``arguments``: the number of the inherited socket."""
+    """What ``main`` does, with any way to build the engine. ``arguments``: ``--import-ahead`` or nothing, and the number of
+    the inherited socket."""
     live_as_long_as_the_server()
     setup_logging()
-    with socket.socket(fileno=int(arguments[0])) as sock:
-        return serve(sock, build)
+    with socket.socket(fileno=int(arguments[-1])) as sock:
+        return serve(sock, build, import_ahead if "--import-ahead" in arguments else None)
+
+
+def import_ahead() -> None:
+    """What every real model needs, before it is known which one: most of the time from start to ready is this."""
+    for name in (
+        "octavo.engine.build",
+        "octavo.executor.torch_executor",
+        "octavo.models.assemble",
+        "octavo.models.gguf",
+    ):
+        importlib.import_module(name)
 
 
 def load(start: Start) -> Loaded:

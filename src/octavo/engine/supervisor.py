@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from octavo.config import ServerConfig
-from octavo.engine.launch import ENGINE_COMMAND, EngineProcess
+from octavo.engine.launch import ENGINE_COMMAND, EngineProcess, Spawned
 from octavo.engine.messages import Ready, Refused, Report, Start, describe
 from octavo.engine.pending import PendingRequests
 from octavo.engine.watch import ProgressWatch, RestartBudget
@@ -52,8 +52,10 @@ class Supervisor:
         pending: PendingRequests,
         hooks: EngineHooks,
         command: tuple[str, ...] = ENGINE_COMMAND,
+        early: Spawned | None = None,
     ) -> None:
         self._start, self._limits, self._pending, self._hooks, self._command = start, limits, pending, hooks, command
+        self._early = early  # the first engine's process, if it runs already
         self._watch = ProgressWatch(limits.hang_timeout_s)
         self._budget = RestartBudget(limits.max_restarts, limits.restart_window_s)
         self._process: EngineProcess | None = None
@@ -100,7 +102,8 @@ class Supervisor:
             await process.stop()
 
     async def _launch(self) -> None:
-        process = await EngineProcess.launch(self._command, self._start, self._on_message)
+        early, self._early = self._early, None
+        process = await EngineProcess.launch(self._command, self._start, self._on_message, early)
         try:
             self.ready = await process.wait_ready(self._limits.start_timeout_s)
         except BaseException:  # cancelled as well: no process is left behind

@@ -18,6 +18,7 @@ import uvicorn
 
 from octavo.config import EngineConfig, ServerConfig
 from octavo.engine.client import ProcessEngineClient
+from octavo.engine.launch import Spawned
 from octavo.engine.messages import ModelSource, Start
 from octavo.engine.supervisor import EngineHooks, Supervision
 from octavo.errors import OctavoError
@@ -65,6 +66,7 @@ class ServePlan:
     find_model: Callable[[str], ModelSource]
     announce: Callable[[str], None] = print
     ready: Callable[[Ready], None] = _say_ready
+    early: Spawned | None = None  # an engine process that was started before anything else
 
 
 def find_model(name: str) -> ModelSource:
@@ -167,7 +169,7 @@ class _Life:
         tokenizer = await _in_thread(lambda: _tokenizer(source))
         start = Start(config=plan.engine, model=source, eos_token_ids=tuple(sorted(tokenizer.eos_token_ids)))
         hooks = EngineHooks(on_report=state.metrics.observe_step, on_restart=state.metrics.count_restart)
-        client = ProcessEngineClient(start, Supervision.of(plan.server), hooks)
+        client = ProcessEngineClient(start, Supervision.of(plan.server), hooks, early=plan.early)
         self._client = client
         await client.start()
         if not plan.server.served_model_name:
