@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -138,9 +138,8 @@ class Request:
         return self.token_ids[self.num_prompt_tokens :]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRequest:
-    """One request's share of a step."""
+class PlannedRequest(NamedTuple):
+    """One request's share of a step. A tuple because hundreds are made in every step."""
 
     request: Request  # read-only for the executor
     start: int  # position of the first token computed in this step (= tokens already in the cache)

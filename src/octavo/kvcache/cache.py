@@ -60,6 +60,10 @@ class KVCache:
         """The table itself, not a copy: it grows with ``extend``."""
         return self._tables[request_id].blocks
 
+    def holds(self, request_id: str) -> bool:
+        """Has the request a block table?"""
+        return request_id in self._tables
+
     def match(self, request: Request) -> list[int]:
         """The cached blocks of the request's longest known prefix. Its last token is never among them: it must be computed."""
         if not self.prefix_cache or not len(self._index):
@@ -96,6 +100,8 @@ class KVCache:
         """Grow the table to cover ``num_tokens`` positions; False (and nothing changes) if the blocks are not there."""
         blocks = self._tables[request_id].blocks
         missing = blocks_for(num_tokens, self.block_size) - len(blocks)
+        if missing <= 0:
+            return True
         if missing > self._pool.num_free:
             return False
         for _ in range(missing):

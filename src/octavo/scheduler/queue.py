@@ -1,4 +1,4 @@
-"""The waiting requests in the policy's order."""
+"""Requests in the policy's order: those that wait, and those that run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from octavo.scheduler.policy import Policy, Rank
 from octavo.types import Request
 
 
-class WaitingQueue:
+class RankedRequests:
     """Kept sorted where ranks are static; sorted when read where they are not."""
 
     def __init__(self, policy: Policy) -> None:
@@ -33,9 +33,13 @@ class WaitingQueue:
         assert self._entries[at][1] is request, f"{request.request_id} is not where its rank says"
         del self._entries[at]
 
-    def head(self) -> Request | None:
+    def first(self) -> Request | None:
         """The request to start next."""
         return self._entries[0][1] if self._entries else None
+
+    def last(self) -> Request:
+        """The request that gives way first. Needs at least one."""
+        return self._entries[-1][1]
 
     def refresh(self, now: float) -> None:
         """Bring ranks that depend on time up to date; call once a step."""

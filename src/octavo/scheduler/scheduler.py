@@ -17,7 +17,7 @@ import msgspec
 from octavo.errors import ConfigError, InvalidRequestError
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.policy import Policy
-from octavo.scheduler.queue import WaitingQueue
+from octavo.scheduler.queue import RankedRequests
 from octavo.types import (
     EngineStats,
     FinishReason,
@@ -56,8 +56,8 @@ class Scheduler:
         self.max_num_running = max_num_running
         self.max_step_tokens = max_step_tokens
         self._requests: dict[str, Request] = {}
-        self._running: dict[str, Request] = {}
-        self._waiting = WaitingQueue(policy)
+        self._running = RankedRequests(policy)
+        self._waiting = RankedRequests(policy)
         self._num_added = 0
         self._total_steps = 0
         self._total_preemptions = 0
@@ -92,9 +92,8 @@ class Scheduler:
         if request is None:
             return None
         reason = FinishReason.ABORT if error is None else FinishReason.ERROR
-        if request_id not in self._running:
-            self._waiting.remove(request, now)
-        return self._end(request, TokenEvent(request_id=request_id, time_s=now, finish_reason=reason, error=error))
+        event = TokenEvent(request_id=request_id, time_s=now, finish_reason=reason, error=error)
+        return self._end(request, event, now)
 
     def abort_all(self, now: float, error: str | None = None) -> list[TokenEvent]:
         ends = (self.abort(request_id, now, error) for request_id in list(self._requests))
@@ -106,34 +105,42 @@ class Scheduler:
         """Who computes which tokens in the next step. Decodes come first, so a long prefill never stalls them."""
         self._total_steps += 1
         self._waiting.refresh(now)
-        ranked = sorted(self._running.values(), key=lambda request: self.policy.rank(request, now))
-        draft = _Draft(now, self.policy.token_budget(ranked, self.max_step_tokens, now), {}, [])
-        decodes = [request for request in ranked if _num_pending(request) == 1]
-        prefills = [request for request in ranked if _num_pending(request) > 1]
+        self._running.refresh(now)
+        decodes: list[Request] = []
+        prefills: list[Request] = []
+        for request in self._running:
+            is_decode = len(request.token_ids) - request.num_computed_tokens == 1
+            (decodes if is_decode else prefills).append(request)
+        budget = self.policy.token_budget([*decodes, *prefills], self.max_step_tokens, now)
+        draft = _Draft(now, budget, {}, [])
         self._plan_running(draft, decodes)
         self._plan_running(draft, prefills)
         self._plan_waiting(draft)
         return Plan(
             step=self._total_steps,
-            requests=tuple(sorted(draft.planned.values(), key=lambda planned: planned.num_tokens > 1)),
-            num_tokens=sum(planned.num_tokens for planned in draft.planned.values()),
+            requests=tuple(sorted(draft.planned.values(), key=_is_prefill)),
+            num_tokens=budget - draft.budget,
             preempted=tuple(draft.preempted),
         )
 
     def _plan_running(self, draft: _Draft, requests: Iterable[Request]) -> None:
+        extend = self.kv.extend
         for request in requests:
             if draft.budget <= 0:
                 return
-            if request.request_id not in self._running:
+            if request.request_id in draft.preempted:
                 continue  # gave way to one before it
-            num_tokens = min(_num_pending(request), draft.budget)
-            if self._make_room(draft, request, request.num_computed_tokens + num_tokens):
+            known, computed = len(request.token_ids), request.num_computed_tokens
+            num_tokens = min(known - computed, draft.budget)
+            if extend(request.request_id, computed + num_tokens) or self._make_room(
+                draft, request, computed + num_tokens
+            ):
                 self._put(draft, request, num_tokens)
 
     def _make_room(self, draft: _Draft, request: Request, num_tokens: int) -> bool:
         """Extend the request's table, preempting from the back of the ranks; False if it had to give way itself."""
         while not self.kv.extend(request.request_id, num_tokens):
-            victim = self._last_running(draft.now)
+            victim = self._running.last()
             self._preempt(draft, victim)
             if victim is request:
                 return False
@@ -141,7 +148,7 @@ class Scheduler:
 
     def _plan_waiting(self, draft: _Draft) -> None:
         while draft.budget > 0:
-            request = self._waiting.head()
+            request = self._waiting.first()
             # Nobody overtakes what was preempted in this step, and starting that again at once would only thrash.
             if request is None or request.request_id in draft.preempted:
                 return
@@ -168,8 +175,8 @@ class Scheduler:
             self._total_prompt_tokens += request.num_prompt_tokens
             self._total_prefix_query_tokens += request.num_prompt_tokens
             self._total_prefix_hit_tokens += num_cached
-        self._running[request.request_id] = request
-        self._put(draft, request, min(_num_pending(request), draft.budget))
+        self._running.add(request, draft.now)
+        self._put(draft, request, min(len(request.token_ids) - num_cached, draft.budget))
         return True
 
     def _displace(self, draft: _Draft, waiting: Request, num_blocks: int) -> bool:
@@ -178,7 +185,7 @@ class Scheduler:
         rank = self.policy.rank(waiting, draft.now)
         victims = [
             running
-            for running in self._running.values()
+            for running in self._running
             if rank < self.policy.rank(running, draft.now) and self.policy.may_preempt(waiting, running, draft.now)
         ]
         if not victims or sum(len(self.kv.block_table(victim.request_id)) for victim in victims) < num_blocks:
@@ -186,15 +193,12 @@ class Scheduler:
         self._preempt(draft, max(victims, key=lambda victim: self.policy.rank(victim, draft.now)))
         return True
 
-    def _last_running(self, now: float) -> Request:
-        return max(self._running.values(), key=lambda request: self.policy.rank(request, now))
-
     def _preempt(self, draft: _Draft, victim: Request) -> None:
         """Back to the queue, at the place of its rank; its blocks are freed (full ones stay in the prefix cache)."""
         planned = draft.planned.pop(victim.request_id, None)
         if planned is not None:
             draft.budget += planned.num_tokens
-        del self._running[victim.request_id]
+        self._running.remove(victim, draft.now)
         self.kv.release(victim.request_id)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
@@ -203,29 +207,23 @@ class Scheduler:
         self._waiting.add(victim, draft.now)
 
     def _put(self, draft: _Draft, request: Request, num_tokens: int) -> None:
-        start = request.num_computed_tokens
+        request_id, start = request.request_id, request.num_computed_tokens
         draft.budget -= num_tokens
-        draft.planned[request.request_id] = PlannedRequest(
-            request=request,
-            start=start,
-            num_tokens=num_tokens,
-            block_ids=self.kv.block_table(request.request_id),
-            samples=start + num_tokens == len(request.token_ids),
-        )
+        samples = start + num_tokens == len(request.token_ids)
+        draft.planned[request_id] = PlannedRequest(request, start, num_tokens, self.kv.block_table(request_id), samples)
 
     # -- commit --------------------------------------------------------------------------------------------------------
 
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[TokenEvent]:
         """Record a finished step: advance, offer full blocks to others, detect the end. Returns what clients must hear."""
         events = []
-        for planned in plan.requests:
-            request = planned.request
-            if self._running.get(request.request_id) is not request:
+        for request, start, num_tokens, _, samples in plan.requests:
+            if self._requests.get(request.request_id) is not request:
                 continue  # aborted while the step ran
-            request.num_computed_tokens = planned.start + planned.num_tokens
+            request.num_computed_tokens = start + num_tokens
             self.kv.commit(request)
-            self.policy.committed(request, planned.num_tokens, now)
-            if planned.samples:
+            self.policy.committed(request, num_tokens, now)
+            if samples:
                 events.append(self._advance(request, result.samples[request.request_id], now))
         return events
 
@@ -234,7 +232,7 @@ class Scheduler:
             failed = TokenEvent(
                 request_id=request.request_id, time_s=now, finish_reason=FinishReason.ERROR, error=sample.error
             )
-            return self._end(request, failed)
+            return self._end(request, failed, now)
         accepted, reason, stop = _accept(request, sample.token_ids)
         request.token_ids.extend(accepted)
         if request.first_token_s is None:
@@ -249,12 +247,12 @@ class Scheduler:
             stop_reason=stop,
             num_cached_tokens=request.num_cached_tokens,
         )
-        return event if reason is None else self._end(request, event)
+        return event if reason is None else self._end(request, event, now)
 
-    def _end(self, request: Request, event: TokenEvent) -> TokenEvent:
+    def _end(self, request: Request, event: TokenEvent, now: float) -> TokenEvent:
         """The one place where a request leaves the scheduler."""
         del self._requests[request.request_id]
-        self._running.pop(request.request_id, None)
+        (self._running if self.kv.holds(request.request_id) else self._waiting).remove(request, now)
         self.kv.release(request.request_id)
         timings = _timings(request, event.time_s)
         return msgspec.structs.replace(event, num_cached_tokens=request.num_cached_tokens, timings=timings)
@@ -280,11 +278,13 @@ class Scheduler:
     def check(self) -> None:
         """AssertionError if the books do not balance. For tests, after every step."""
         waiting = {request.request_id for request in self._waiting}
-        assert len(waiting) == len(self._waiting), "a request waits twice"
-        assert not waiting & self._running.keys(), "a request waits and runs"
-        assert waiting | self._running.keys() == self._requests.keys(), "a request is lost"
-        assert len(self._running) <= self.max_num_running
-        for request in self._running.values():
+        running = {request.request_id for request in self._running}
+        assert len(waiting) + len(running) == len(self._waiting) + len(self._running), "a request waits or runs twice"
+        assert not waiting & running, "a request waits and runs"
+        assert waiting | running == self._requests.keys(), "a request is lost"
+        assert len(running) <= self.max_num_running
+        assert not any(self.kv.holds(request_id) for request_id in waiting), "a waiting request holds blocks"
+        for request in self._running:
             table = self.kv.block_table(request.request_id)
             assert request.num_computed_tokens < len(request.token_ids), (
                 f"{request.request_id} has nothing left to compute"
@@ -298,19 +298,19 @@ class Scheduler:
         )
 
 
-def _num_pending(request: Request) -> int:
-    return len(request.token_ids) - request.num_computed_tokens
+def _is_prefill(planned: PlannedRequest) -> bool:
+    return planned.num_tokens > 1
 
 
 def _accept(request: Request, token_ids: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None, int | None]:
     """How many of the sampled tokens count, whether the request ends with them, and by which stop token."""
-    for i, token_id in enumerate(token_ids):
-        num_output = request.num_output_tokens + i + 1
-        if token_id in request.stop_ids and num_output > request.params.min_tokens:
+    num_before = len(request.token_ids) - request.num_prompt_tokens
+    for count, token_id in enumerate(token_ids, start=1):
+        if token_id in request.stop_ids and num_before + count > request.params.min_tokens:
             stop = token_id if token_id in request.params.stop_token_ids else None
-            return token_ids[: i + 1], FinishReason.STOP, stop
-        if num_output >= request.max_tokens:
-            return token_ids[: i + 1], FinishReason.LENGTH, None
+            return token_ids[:count], FinishReason.STOP, stop
+        if num_before + count >= request.max_tokens:
+            return token_ids[:count], FinishReason.LENGTH, None
     return token_ids, None, None
 
 
