@@ -35,22 +35,27 @@ def attention(q: Tensor, cache: LayerCache, plan: AttentionPlan, scale: float, o
 
     The keys and values of the step's own rows must already be written. ``out``: contiguous, written completely.
     """
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    if out is None:
+        if len(plan.decodes) == 1 and not plan.prefills:
+            return _decode(q, cache, plan.decodes[0], plan.workspace, scale)
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for group in plan.decodes:
-        _decode(q, cache, group, plan.workspace, scale, out)
+        out[group.rows] = _decode(q[group.rows], cache, group, plan.workspace, scale)
     for chunk in plan.prefills:
         _prefill(q, cache, chunk, plan.workspace, scale, out)
     return out
 
 
-def _decode(q: Tensor, cache: LayerCache, group: DecodeGroup, workspace: Workspace, scale: float, out: Tensor) -> None:
-    n, (num_heads, head_dim), num_kv_heads = group.num_requests, q.shape[1:], cache.keys.shape[2]
-    queries = q[group.rows].reshape(n, num_kv_heads, num_heads // num_kv_heads, head_dim)
+def _decode(q: Tensor, cache: LayerCache, group: DecodeGroup, workspace: Workspace, scale: float) -> Tensor:
+    """``q``: the group's rows ``[n, num_heads, head_dim]`` -> their outputs."""
+    n, num_heads, head_dim = q.shape
+    num_kv_heads = cache.keys.shape[2]
+    queries = q.reshape(n, num_kv_heads, num_heads // num_kv_heads, head_dim)
     keys, values = (
         rows.view(n, -1, num_kv_heads, head_dim).transpose(1, 2) for rows in _gather(cache, group.blocks, workspace)
     )
     result = F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, scale=scale)
-    out[group.rows] = result.reshape(n, num_heads, head_dim)
+    return result.reshape(n, num_heads, head_dim)
 
 
 def _prefill(
