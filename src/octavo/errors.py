@@ -14,6 +14,8 @@
     │   ├── RequestFailedError      500   this request alone failed (e.g. non-finite logits)
     │   └── EngineDeadError         503   retryable: the engine died or hung; it is being restarted
     ├── ConfigError                 500   start-up only: a setting is wrong
+    ├── BenchError                  500   `octavo bench`: a measurement could not be made
+    │   └── ResultFileError         500   not a result file, or one of another schema version
     └── ModelError                  500   start-up only
         ├── ModelNotFoundError      500
         ├── DownloadError           500   retryable
@@ -134,6 +136,18 @@ class ConfigError(OctavoError):
     """A setting is unknown, out of range or contradicts another."""
 
     code = "config_error"
+
+
+class BenchError(OctavoError):
+    """A measurement could not be made: the server cannot be reached, a trace is malformed."""
+
+    code = "bench_error"
+
+
+class ResultFileError(BenchError):
+    """A file is not a result of ``octavo bench``, or one of another schema version."""
+
+    code = "result_file"
 
 
 class ModelError(OctavoError):
