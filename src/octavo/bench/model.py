@@ -38,16 +38,17 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     service_class: str = ""
     priority: int | None = None
     slo: Slo | None = None  # None: the run's own
-    after: int | None = (
-        None  # index of the turn before: sent ``think_s`` after that one ended, with its answer appended
-    )
+    # index of the turn before: sent ``think_s`` after that one ended. ``messages`` then holds the new messages only: the
+    # client sends those of the turn before, its answer, then these
+    after: int | None = None
     think_s: float = 0.0
     extra: dict[str, Any] = {}  # further body fields, e.g. temperature, seed
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that will be sent, decided before the run. ``send_s[i]`` is request i's intended send time; None for one
-    that follows another turn, or a user of a closed loop, whose time depends on an answer."""
+    that follows another turn, or a user of a closed loop, whose time depends on an answer. A user of a closed loop takes the
+    first request that nobody took and that follows no other, then the turns that follow it, then the next."""
 
     workload: str
     arrivals: str
@@ -57,6 +58,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None  # closed loop: users that each keep one request in flight
     think_s: float = 0.0  # closed loop: a user's pause between answer and next request
     duration_s: float | None = None  # stop sending after this long
+    # what was done to the workload (lengths clipped, trace scaled or ended early), in words for the report
+    notes: list[str] = []
 
 
 class Outcome(enum.StrEnum):
