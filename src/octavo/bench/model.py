@@ -84,11 +84,13 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     status: int | None = None
     prompt_tokens: int | None = None  # from the server's usage
     output_tokens: int | None = None  # from the server's usage
+    tokens_are_chunks: bool = False  # the server sent no usage: output_tokens is the number of chunks
     cached_tokens: int | None = None
     finish_reason: str | None = None
     tenant: str = ""
     service_class: str = ""
     server_timings: dict[str, float | None] = {}  # the server's own account, if it sends one
+    not_sent: bool = False  # it never left the client: the turn before it or the whole server had failed
 
     @property
     def client_lag_s(self) -> float:
