@@ -1,0 +1,60 @@
+"""A mean with its 95 % confidence interval, for a correlated and skewed series.
+
+Studentised moving-block bootstrap: blocks of consecutive values are drawn with replacement (Künsch 1989, Annals of Statistics
+17), each draw's mean is divided by its own standard error, and the quantiles of that ratio take the place of Student's t
+(Götze & Künsch 1996, Annals of Statistics 24: second-order correct). They are multiplied with a standard error from the lugsail
+long-run variance, since the plain block variance is too small. The plain percentile interval covers 64-93 % where this one
+covers 86-96 % (see `benchmarks/bench_coverage.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from octavo.bench.model import Interval
+from octavo.bench.statistics.dependence import Array, block_length, block_means, long_run_variance
+
+RESAMPLES = 2000
+MAX_BLOCKS = (
+    400  # drawn per resample: longer blocks than needed cost nothing but degrees of freedom, of which 400 are plenty
+)
+FEW = 10  # below it there are no blocks to speak of: Student's t
+
+
+def mean_interval(values: Array, seed: int, confidence: float = 0.95) -> Interval:
+    """No values: all None; one: no interval; identical ones: zero width."""
+    size = len(values)
+    if size == 0:
+        return Interval(None, None, None)
+    center = float(values.mean())
+    if size == 1:
+        return Interval(center, None, None)
+    if values.max() == values.min():
+        center = float(values[0])
+        return Interval(center, center, center)
+    if size < FEW:
+        half = float(stats.t.ppf((1 + confidence) / 2, size - 1) * values.std(ddof=1) / math.sqrt(size))
+        return Interval(center, center - half, center + half)
+    length = block_length(values)
+    error = math.sqrt(long_run_variance(values, length) / size)
+    low, high = _studentised(values, length, seed, confidence)
+    return Interval(center, min(center, center - high * error), max(center, center - low * error))
+
+
+def _studentised(values: Array, length: int, seed: int, confidence: float) -> tuple[float, float]:
+    """Quantiles of (resampled mean - its expectation) / its standard error."""
+    size = len(values)
+    num_blocks = int(np.clip(size // length, 2, MAX_BLOCKS))
+    means = block_means(values, size // num_blocks)
+    rng = np.random.default_rng(seed)
+    drawn = means[rng.integers(0, len(means), (RESAMPLES, num_blocks))]
+    error = drawn.std(axis=1, ddof=1) / math.sqrt(num_blocks)
+    usable = error > 0
+    ratio = (drawn.mean(axis=1)[usable] - means.mean()) / error[usable]
+    if not len(ratio):
+        return -1.96, 1.96
+    low, high = np.quantile(ratio, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -1,0 +1,30 @@
+"""Where the steady state begins: MSER-5 (White 1997, "An effective truncation heuristic for bias reduction in simulation
+output", Simulation 69; batches of five: White, Cobb & Spratt 2000).
+
+Of all truncation points d it takes the one that minimises the standard error of what remains,
+MSER(d) = 1/(m - d)^2 sum_{i > d} (z_i - mean_{> d})^2 over the m batch means z of five. A minimum in the second half means that
+no steady state was reached; the run is then left whole, and the slope test has the word.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from octavo.bench.statistics.dependence import Array
+
+BATCH = 5
+FEWEST = 4 * BATCH  # fewer values than this have no steady state to look for
+
+
+def warm_up_length(values: Array) -> int:
+    """How many values at the start to cut: a multiple of five, at most half of them."""
+    num_batches = len(values) // BATCH
+    if len(values) < FEWEST:
+        return 0
+    batches = values[: num_batches * BATCH].reshape(num_batches, BATCH).mean(axis=1)
+    backwards = (batches - batches.mean())[::-1]
+    count = np.arange(1, num_batches + 1)
+    squares = np.cumsum(backwards**2) - np.cumsum(backwards) ** 2 / count
+    score = (np.maximum(squares, 0.0) / count**2)[::-1]  # score[d]: the first d batches cut
+    cut = int(np.argmin(score[: num_batches - 1]))  # one batch alone has no spread
+    return cut * BATCH if cut <= num_batches // 2 else 0
