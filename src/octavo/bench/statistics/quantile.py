@@ -44,18 +44,20 @@ def quantile_intervals(values: Array, probabilities: tuple[float, ...], confiden
     miss = 2 * float(stats.norm.sf(stats.t.ppf((1 + confidence) / 2, freedom)))
     found = []
     for p, point, tau in zip(probabilities, points, taus, strict=True):
-        under, over = size / tau * p + 0.5, size / tau * (1 - p) + 0.5  # Jeffreys' interval of a binomial share
-        low = sample_quantile(ordered, float(stats.beta.ppf(miss / 2, under, over)))
-        high = sample_quantile(ordered, float(stats.beta.isf(miss / 2, under, over)))
+        worth = size / tau
+        under, over = worth * p + 0.5, worth * (1 - p) + 0.5  # Jeffreys' interval of a binomial share
+        low = sample_quantile(ordered, float(stats.beta.ppf(miss / 2, under, over)), worth)
+        high = sample_quantile(ordered, float(stats.beta.isf(miss / 2, under, over)), worth)
         found.append(Interval(point, min(low, point), max(high, point)))
     return found
 
 
-def sample_quantile(ordered: Array, probability: float) -> float:
-    """Hazen's quantile; beyond the last but one value at least u + e log(P(X > u)/(1 - p)), e the mean excess over u."""
+def sample_quantile(ordered: Array, probability: float, worth: float) -> float:
+    """Hazen's quantile; where a sample of ``worth`` independent values would have none but its largest beyond it, at least
+    u + e log(P(X > u)/(1 - p)), e the mean excess over u."""
     size = len(ordered)
     inside = float(np.quantile(ordered, probability, method="hazen"))
-    if probability * size + 0.5 <= size - 1:
+    if probability * worth + 0.5 <= worth - 1:
         return inside
     above = min(size - 1, max(10, int(size * UPPER_SHARE)))
     threshold = float(ordered[-above - 1])

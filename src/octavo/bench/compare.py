@@ -1,0 +1,179 @@
+"""Is one label faster than another, by how much, how sure: repeated runs of each, taken A B A B, compared run by run.
+
+The unit is the run (see `statistics/permutation.py` for why). The first label is the baseline; every other one is compared with
+it in every metric, and Holm's correction covers all of these tests together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from scipy import stats
+
+from octavo.bench.compare_warnings import warnings_of
+from octavo.bench.model import Interval, Run, Summary
+from octavo.bench.statistics.dependence import Array
+from octavo.bench.statistics.effect import ratio_interval
+from octavo.bench.statistics.permutation import holm, permutation_p_value, smallest_p_value
+from octavo.errors import BenchError, ConfigError
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    of: Callable[[Summary], Interval]
+    unit: str
+    more_is_better: bool = False
+
+
+METRICS = (
+    Metric("ttft_s.p50", lambda summary: summary.ttft_s.p50, "s"),
+    Metric("ttft_s.p99", lambda summary: summary.ttft_s.p99, "s"),
+    Metric("tpot_s.p50", lambda summary: summary.tpot_s.p50, "s"),
+    Metric("e2e_s.p50", lambda summary: summary.e2e_s.p50, "s"),
+    Metric("output_tokens_per_s", lambda summary: summary.output_tokens_per_s, "tokens/s", more_is_better=True),
+    Metric("goodput_rps", lambda summary: summary.goodput_rps, "requests/s", more_is_better=True),
+)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one label against the baseline. ``verdict``: "faster", "slower" or "no difference shown"."""
+
+    metric: str
+    unit: str
+    more_is_better: bool
+    baseline: str
+    label: str
+    baseline_values: list[float]  # one per run
+    values: list[float]
+    ratio: Interval  # label / baseline, of the geometric means over runs; None where a value is zero
+    p_value: float
+    corrected_p_value: float  # Holm's, over all rows
+    verdict: str
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    baseline: str
+    num_runs: dict[str, int]
+    rows: list[Row]
+    warnings: list[str]
+    level: float = LEVEL
+
+
+def compare(
+    runs_by_label: Mapping[str, Sequence[Run]], *, metrics: Sequence[Metric] = METRICS, seed: int = 0
+) -> Comparison:
+    """The first label is the baseline. Invalid runs are left out, with a warning. Fewer metrics need fewer runs to be shown.
+
+    Raises ``ConfigError`` for fewer than two labels, ``BenchError`` for a label without a valid run.
+    """
+    if len(runs_by_label) < 2:
+        raise ConfigError(f"compare takes two labels or more, got {list(runs_by_label)}; give results of A and of B")
+    valid = {label: [run for run in runs if run.valid] for label, runs in runs_by_label.items()}
+    for label, runs in valid.items():
+        if not runs:
+            reasons = {run.invalid_reason or "no reason given" for run in runs_by_label[label]}
+            raise BenchError(
+                f"{label!r} has no valid run ({'; '.join(sorted(reasons)) or 'no run at all'}); measure again"
+            )
+    baseline, *others = valid
+    tested = [
+        (metric, label, _values(metric, valid[baseline]), _values(metric, valid[label]))
+        for label in others
+        for metric in metrics
+    ]
+    tested = [one for one in tested if len(one[2]) and len(one[3])]
+    p_values = [permutation_p_value(_scaled(base, other), _scaled(other, base), seed) for *_, base, other in tested]
+    rows = []
+    for (metric, label, base, other), p_value, corrected in zip(tested, p_values, holm(p_values), strict=True):
+        rows.append(
+            Row(
+                metric=metric.name,
+                unit=metric.unit,
+                more_is_better=metric.more_is_better,
+                baseline=baseline,
+                label=label,
+                baseline_values=base.tolist(),
+                values=other.tolist(),
+                ratio=_ratio(metric, (valid[baseline], valid[label]), (base, other), seed),
+                p_value=p_value,
+                corrected_p_value=corrected,
+                verdict=_verdict(metric, float(other.mean() - base.mean()), corrected),
+            )
+        )
+    counts = {label: len(runs) for label, runs in valid.items()}
+    warnings = warnings_of(runs_by_label) + _too_few(counts, len(rows))
+    return Comparison(baseline=baseline, num_runs=counts, rows=rows, warnings=warnings)
+
+
+def runs_needed(num_tests: int, level: float = LEVEL) -> int:
+    """Runs per label from which on a difference in one of that many corrected tests can be shown at all: 5 for up to 6."""
+    size = 1
+    while smallest_p_value(size, size) * num_tests > level:
+        size += 1
+        if size > 16:
+            break
+    return size
+
+
+def _values(metric: Metric, runs: Sequence[Run]) -> Array:
+    values = (metric.of(run.summary).value for run in runs)
+    return np.array([value for value in values if value is not None], dtype=np.float64)
+
+
+def _scaled(values: Array, others: Array) -> Array:
+    """Logarithms, so that ratios are compared; the values themselves if any of either is zero."""
+    return np.log(values) if min(values.min(), others.min()) > 0 else values
+
+
+def _verdict(metric: Metric, difference: float, corrected: float) -> str:
+    if corrected > LEVEL or difference == 0:
+        return "no difference shown"
+    return "faster" if (difference > 0) == metric.more_is_better else "slower"
+
+
+def _ratio(
+    metric: Metric,
+    runs: tuple[Sequence[Run], Sequence[Run]],
+    values: tuple[Array, Array],
+    seed: int,
+) -> Interval:
+    base, other = values
+    if min(base.min(), other.min()) <= 0:
+        return Interval(None, None, None)
+    found = ratio_interval(base, other, seed)
+    if found.low is not None or found.value is None:
+        return found
+    variances = [_inside_variance(metric, one) for one in runs]
+    if None in variances:
+        return found
+    half = float(stats.norm.ppf(0.975)) * math.sqrt(sum(one for one in variances if one is not None))
+    return Interval(found.value, found.value * math.exp(-half), found.value * math.exp(half))
+
+
+def _inside_variance(metric: Metric, runs: Sequence[Run]) -> float | None:
+    """Variance of the mean logarithm by the runs' own intervals: what is known with too few runs to see how they differ."""
+    intervals = [metric.of(run.summary) for run in runs]
+    logs = [math.log(one.high / one.low) for one in intervals if one.low and one.high]
+    if len(logs) < len(intervals):
+        return None
+    return sum((one / (2 * float(stats.norm.ppf(0.975)))) ** 2 for one in logs) / len(logs) ** 2
+
+
+def _too_few(counts: Mapping[str, int], num_tests: int) -> list[str]:
+    needed = runs_needed(num_tests)
+    baseline, *others = counts
+    short = [label for label in others if smallest_p_value(counts[baseline], counts[label]) * num_tests > LEVEL]
+    if not short:
+        return []
+    have = ", ".join(f"{label} {counts[label]}" for label in (baseline, *short))
+    text = (
+        f"too few runs to show any difference in {num_tests} tests (valid runs: {have}); take {needed} of each, A B A B"
+    )
+    return [f"{text}. With fewer than 4 of each, ratio intervals know only the noise inside these runs"]
