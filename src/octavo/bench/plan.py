@@ -123,7 +123,7 @@ def _closed_count(pace: Closed, options: PlanOptions) -> int:
     if options.num_requests is not None:
         return options.num_requests
     assert options.duration_s is not None
-    return min(options.max_requests, math.ceil(pace.users * options.duration_s / (pace.think + FASTEST_ANSWER_S)) + 1)
+    return min(options.max_requests + 1, math.ceil(pace.users * options.duration_s / (pace.think + FASTEST_ANSWER_S)))
 
 
 def _paired(starts: Iterator[float | None], shape: Workload, draw: Draw) -> Iterator[Start]:
@@ -152,6 +152,7 @@ class _Filling:
         self._options = options
         self._draw = draw
         self._soft = soft
+        self._num_tokens = 0  # of the requests taken
         self.requests: list[BenchRequest] = []
         self.send_s: list[float | None] = []
 
@@ -171,10 +172,11 @@ class _Filling:
                 )
             )
             self.send_s.append(send_s if request.after is None else None)
+        self._num_tokens = self._draw.tally.tokens
         return len(self.requests) != self._options.num_requests
 
     def _full(self) -> bool:
-        num_requests, num_tokens = len(self.requests), self._draw.tally.tokens
+        num_requests, num_tokens = len(self.requests), self._num_tokens
         options = self._options
         if num_requests < options.max_requests and num_tokens <= options.max_plan_tokens:
             return False

@@ -32,10 +32,9 @@ class MultiTurn(Workload, frozen=True):
     think: Annotated[float, Meta(ge=0, le=1e6)] = 2.0
 
     def sessions(self, draw: Draw) -> Iterator[Session]:
-        if draw.form != "messages":
+        if draw.form == "tokens":
             raise ConfigError(
-                f"multi-turn conversations are sent as messages, not as {draw.form}: "
-                "the server's chat template joins the turns",
+                "multi-turn conversations are sent as messages or text, not as token ids: the answers come back as text",
                 param="form",
             )
         turns = parse_lengths(self.turns)
@@ -55,6 +54,9 @@ class MultiTurn(Workload, frozen=True):
             if turn and limit is not None and history + num_prompt > limit:
                 draw.tally.remarks.append(f"conversations end where history and question pass {limit} tokens")
                 break
+            before = "\n" if turn else ""
+            if draw.form == "text":  # the client puts the texts one after the other
+                rendered = {"text": f"{before}{rendered['text']}\n"}
             requests.append(
                 BenchRequest(
                     index=turn,
