@@ -30,6 +30,7 @@ def test_the_units() -> None:
         ("ttft=0ms", "above zero"),
         ("ttft=-5ms", "above zero"),
         ("ttft=fastms", "is not a time"),
+        ("ttft=1.2.3s", "is not a time"),
         ("ttft=nans", "is not a time"),
         ("ttft=1e999s", "is not a time"),
         ("ttft", "is not name=time"),

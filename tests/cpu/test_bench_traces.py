@@ -98,6 +98,7 @@ def mooncake(**changes: object) -> str:
         (AZURE + "2023-11-16 18:17:05,12,9999999999\n", 4, "GeneratedTokens = '9999999999'"),
         (AZURE + '2023-11-16 18:17:05,"12,3\n', 4, "not a CSV line"),
         (AZURE + "\n2023-11-16 18:17:04.5,12,3\n", 5, "out of order: TIMESTAMP is 0.47996 s before that of line 3"),
+        (PLAIN + "inf,1,1\n", 5, "arrival_s = 'inf': expected seconds"),
         ("when,how_long\n1,2\n", 1, "unknown trace format with when, how_long; expected one of: TIMESTAMP"),
         (MOONCAKE + "{broken\n", 2, "not JSON"),
         (MOONCAKE + "[1]\n", 2, "expected one JSON object a line"),

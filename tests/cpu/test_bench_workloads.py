@@ -305,4 +305,5 @@ def test_bad_prompt_options(options: dict[str, object], expected: str) -> None:
 def test_every_workload_describes_itself() -> None:
     words = describe(WORKLOADS)
     assert list(words) == list(WORKLOADS)
-    assert "prompt=128, output=128" in words["synthetic"]
+    assert words["chat"].startswith("One question, one answer. Parameters: prompt=lognormal(45;1.70;2048), ")
+    assert words["synthetic"].endswith("Parameters: prompt=128, output=128.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import keyword
 import math
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -90,7 +91,7 @@ def _plain(value: Any) -> str:
 
 
 def describe(registry: Mapping[str, type[msgspec.Struct]]) -> dict[str, str]:
-    """For ``--help`` and the documentation: name -> first line of its docstring and its parameters with their defaults."""
+    """For ``--help`` and the documentation: name -> first sentence of its docstring and its parameters with their defaults."""
     lines = {}
     for name, kind in registry.items():
         fields = msgspec.structs.fields(kind)
@@ -98,9 +99,14 @@ def describe(registry: Mapping[str, type[msgspec.Struct]]) -> dict[str, str]:
             _shown(field.name) if field.required else f"{_shown(field.name)}={_shown_default(field.default)}"
             for field in fields
         )
-        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        summary = _first_sentence(kind.__doc__ or "")
         lines[name] = f"{summary} Parameters: {parameters}." if parameters else summary
     return lines
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.strip().split("\n\n")[0].split()).replace("``", "")
+    return re.split(r"(?<=[.:])\s", paragraph)[0].rstrip(".:") + "."
 
 
 def _shown_default(value: Any) -> str:
