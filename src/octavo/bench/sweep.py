@@ -1,0 +1,139 @@
+"""Latency against load: one run per rate, the knee of the curve, and the highest rate that keeps a promise.
+
+Takes a callable that measures one rate, so the search knows nothing of servers and can be tried on simulated ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from octavo.bench.model import Outcome, RequestRecord, Run, Slo
+from octavo.bench.statistics.dependence import inflation
+from octavo.bench.statistics.knee import Knee, find_knee
+from octavo.bench.summary import meets
+from octavo.errors import ConfigError
+
+RunAt = Callable[[float], Run]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How ``find_max_rate`` searches."""
+
+    share: float = 0.99  # of requests that must meet every promise; failed ones do not
+    tolerance: float = 0.05  # stop when the lowest failing rate is at most this much above the highest passing one
+    max_repeats: int = 3  # runs at one rate while its share is too close to ``share`` to call
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the runs at one rate showed together."""
+
+    rate: float
+    num_runs: int
+    num_requests: int
+    share: float  # that met the SLO
+    share_low: float
+    share_high: float
+    met: bool
+    reason: str = ""  # why it is not met, where that is not the share
+
+
+@dataclass(frozen=True)
+class MaxRate:
+    """``rate`` is the highest that met the SLO, None if even the lowest did not; the true edge lies between it and ``beyond``,
+    the lowest that did not (None: all did)."""
+
+    rate: float | None
+    beyond: float | None
+    trials: list[Trial] = field(default_factory=list)
+
+
+def sweep(run_at: RunAt, rates: Sequence[float]) -> list[Run]:
+    """One run per rate, from the lowest: what an overload leaves behind in the server meets no lower rate."""
+    if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise ConfigError(f"rates={list(rates)}: a sweep takes one or more rates above zero, e.g. --rates 1,2,4,8")
+    return [run_at(rate) for rate in sorted(set(rates))]
+
+
+def knee_of(runs: Sequence[Run]) -> Knee | None:
+    """The load (answered requests/s) of greatest power with the median end-to-end latency; None for fewer than three valid."""
+    points = [
+        (run.summary.request_rate_rps.value, run.summary.e2e_s.p50.value)
+        for run in runs
+        if run.valid and run.summary.request_rate_rps.value and run.summary.e2e_s.p50.value
+    ]
+    return find_knee([load or 0.0 for load, _ in points], [latency or 0.0 for _, latency in points])
+
+
+def find_max_rate(run_at: RunAt, slo: Slo, low: float, high: float, search: Search | None = None) -> MaxRate:
+    """Geometric bisection between ``low`` and ``high`` requests/s; runs are repeated where noise could decide.
+
+    About log2(ln(high/low) / tolerance) rates are tried. Raises ``ConfigError`` for bounds that are not 0 < low < high or for an
+    SLO without a promise.
+    """
+    search = search or Search()
+    if not (math.isfinite(high) and 0 < low < high):
+        raise ConfigError(f"the search needs 0 < low < high, got low={low}, high={high} requests/s")
+    if slo == Slo():
+        raise ConfigError("the search for the highest rate needs an SLO, e.g. --slo ttft=500ms,tpot=50ms")
+    trials = [_try(run_at, low, slo, search)]
+    if not trials[0].met:
+        return MaxRate(None, low, trials)
+    trials.append(_try(run_at, high, slo, search))
+    if trials[1].met:
+        return MaxRate(high, None, trials)
+    while high / low > 1 + search.tolerance:
+        middle = math.sqrt(low * high)
+        trials.append(_try(run_at, middle, slo, search))
+        low, high = (middle, high) if trials[-1].met else (low, middle)
+    return MaxRate(low, high, trials)
+
+
+def _try(run_at: RunAt, rate: float, slo: Slo, search: Search) -> Trial:
+    """Runs at one rate until its share is clear of the one asked for, or ``max_repeats`` are done."""
+    met: list[bool] = []
+    for number in range(1, search.max_repeats + 1):
+        run = run_at(rate)
+        if not run.valid:
+            return Trial(rate, number, len(met), 0.0, 0.0, 1.0, False, f"not valid: {run.invalid_reason}")
+        records = _steady(run)
+        if run.summary.stationary is False and _grows(records):
+            return Trial(rate, number, len(met), 0.0, 0.0, 1.0, False, "not sustained: the latency kept growing")
+        met += [meets(one, slo) for one in records]
+        trial = _judge(rate, number, met, search)
+        if not trial.share_low <= search.share <= trial.share_high:
+            break
+    return trial
+
+
+def _steady(run: Run) -> list[RequestRecord]:
+    """Requests after the warm-up, failed ones included, in the order of intended sends."""
+    after = [one for one in run.records if one.intended_s >= run.summary.warm_up_s]
+    return sorted((one for one in after if one.outcome is not Outcome.CANCELLED), key=lambda one: one.intended_s)
+
+
+def _grows(records: Sequence[RequestRecord]) -> bool:
+    """Whether the later half of the answers was the slower one (a queue that empties is not a reason to refuse a rate)."""
+    latencies = [one.e2e_s for one in records if one.outcome is Outcome.OK and one.e2e_s is not None]
+    half = len(latencies) // 2
+    return half > 0 and float(np.median(latencies[half:])) > float(np.median(latencies[:half]))
+
+
+def _judge(rate: float, num_runs: int, met: Sequence[bool], search: Search) -> Trial:
+    """Wilson's interval (1927) of the share, for as many independent requests as these correlated ones are worth."""
+    size = len(met)
+    if not size:
+        return Trial(
+            rate, num_runs, 0, 0.0, 0.0, 1.0, False, "no request was answered or failed: the run was too short"
+        )
+    share = sum(met) / size
+    worth = max(1, round(size / inflation(np.array(met, dtype=np.float64))))
+    bounds = stats.binomtest(round(share * worth), worth).proportion_ci(search.confidence, method="wilson")
+    return Trial(rate, num_runs, size, share, float(bounds.low), float(bounds.high), share >= search.share)
