@@ -307,3 +307,20 @@ def test_every_workload_describes_itself() -> None:
     assert list(words) == list(WORKLOADS)
     assert words["chat"].startswith("One question, one answer. Parameters: prompt=lognormal(45;1.70;2048), ")
     assert words["synthetic"].endswith("Parameters: prompt=128, output=128.")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mooncake-conv", 0.136), ("mooncake-synthetic", 0.645)])
+def test_a_prefix_cache_would_hit_as_often_as_the_trace_says(name: str, expected: float) -> None:
+    """An endless cache of blocks of 16 tokens, asked with the plan's prompts, against the share of repeated hashes."""
+    plan = make_plan(f"trace:{name},block=16")
+    seen: set[int] = set()
+    num_blocks = num_hits = 0
+    for request in plan.requests:
+        parent = 0
+        tokens = request.token_ids or []
+        for start in range(0, len(tokens) - 15, 16):
+            parent = hash((parent, tuple(tokens[start : start + 16])))
+            num_hits += parent in seen
+            num_blocks += 1
+            seen.add(parent)
+    assert num_hits / num_blocks == pytest.approx(expected, abs=0.012)
