@@ -137,13 +137,18 @@ def _kept(value: float | None, limit: float | None) -> bool:
 
 
 def _latency(records: Sequence[RequestRecord], of: Callable[[RequestRecord], float | None], seed: int) -> Latency:
-    return latency(np.array([value for one in records if (value := of(one)) is not None], dtype=np.float64), seed)
+    return latency(_seconds([value for one in records if (value := of(one)) is not None]), seed)
+
+
+def _seconds(values: Sequence[float] | Array) -> Array:
+    """To the nanosecond: what is beyond is rounding of differences of times, and would pass for noise or for a trend."""
+    return np.asarray(values, dtype=np.float64).round(9)
 
 
 def _responses(records: Sequence[RequestRecord]) -> Array:
     """TTFT, or E2E where a server does not stream: the series that shows a queue grow."""
     streamed = all(one.ttft_s is not None for one in records)
-    return np.array([one.ttft_s if streamed else one.e2e_s or 0.0 for one in records], dtype=np.float64)
+    return _seconds([(one.ttft_s if streamed else one.e2e_s) or 0.0 for one in records])
 
 
 def _warm_up_s(answered: Sequence[RequestRecord]) -> float:
@@ -157,8 +162,7 @@ def _chunk_gaps(records: Sequence[RequestRecord]) -> Array:
     if not times:
         return np.zeros(0)
     ends, gaps = np.concatenate([one[1:] for one in times]), np.concatenate([np.diff(one) for one in times])
-    ordered: Array = gaps[np.argsort(ends, kind="stable")]
-    return ordered
+    return _seconds(gaps[np.argsort(ends, kind="stable")])
 
 
 def _fairness(counted: Sequence[RequestRecord], steady: Sequence[RequestRecord]) -> float | None:

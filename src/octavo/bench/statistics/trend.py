@@ -14,27 +14,29 @@ from octavo.bench.statistics.dependence import Array, block_length
 MOST_BATCHES = 20
 FEWEST_BATCHES = 8
 BLOCKS_PER_BATCH = 2
+FEWEST_PER_BATCH = 3
+ROUNDING = 1e-9  # relative: smaller differences are the arithmetic's
 
 
 def slope_p_value(values: Array) -> float | None:
     """Probability of so steep a trend in a stationary series; None where the series is too short to tell (fewer than eight
     batches of two block lengths, at least three values each)."""
     size = len(values)
-    batch = max(3, BLOCKS_PER_BATCH * block_length(_without_trend(values)), size // MOST_BATCHES) if size else 1
+    if size < FEWEST_BATCHES * FEWEST_PER_BATCH:
+        return None
+    batch = max(FEWEST_PER_BATCH, BLOCKS_PER_BATCH * _block_length(values), size // MOST_BATCHES)
     num_batches = size // batch
     if num_batches < FEWEST_BATCHES:
         return None
     means = values[size - num_batches * batch :].reshape(num_batches, batch).mean(axis=1)
-    if means.max() == means.min():
+    if means.max() - means.min() <= ROUNDING * abs(means).max():
         return 1.0
     return float(stats.kendalltau(np.arange(num_batches), means).pvalue)
 
 
-def _without_trend(values: Array) -> Array:
-    """A trend must not pass for correlation: it would make the batches so long that nothing is left to test."""
-    if len(values) < 3:
-        return values
+def _block_length(values: Array) -> int:
+    """Of what remains beside a straight line: a trend must not pass for correlation, which would make the batches so long that
+    nothing is left to test."""
     time = np.arange(len(values), dtype=np.float64)
-    line = stats.linregress(time, values)
-    rest: Array = values - line.slope * time
-    return rest
+    rest = values - stats.linregress(time, values).slope * time
+    return block_length(rest) if rest.std() > ROUNDING * abs(values).max() else 1

@@ -32,7 +32,8 @@ def warm_up_length(values: Array) -> int:
     backwards = (batches - batches.mean())[::-1]
     count = np.arange(1, num_batches + 1)
     squares = np.cumsum(backwards**2) - np.cumsum(backwards) ** 2 / count
-    score = (np.maximum(squares, 0.0) / count**2)[::-1]  # score[d]: the first d batches cut
+    squares[squares < 1e-12 * squares[-1]] = 0.0  # rounding; of equally steady rests the longest wins
+    score = (squares / count**2)[::-1]  # score[d]: the first d batches cut
     cut = int(np.argmin(score[: num_batches - 1]))  # one batch alone has no spread
     return cut * BATCH if 0 < cut <= num_batches // 2 and _differs(values, cut * BATCH) else 0
 
