@@ -2,9 +2,9 @@
 
     python benchmarks/bench_client.py [--seconds 5]
 
-Three figures: streamed requests per second (16 users, 8 chunks each, sent in one piece); chunks per second (64 streams, each chunk a
-write of its own); send lag at 200 requests per second. CPU time per request and per chunk stand beside the rates: on a
-machine that is shared the rates say how much of it was free, the CPU times what the work costs.
+Three figures: streamed requests per second (16 users, 8 chunks each, sent in one piece); chunks per second (64 streams, each
+chunk a write of its own); send lag at 200 requests per second. CPU time per request and per chunk stand beside the rates:
+on a machine that is shared the rates say how much of it was free, the CPU times what the work costs.
 """
 
 from __future__ import annotations

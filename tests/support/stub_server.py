@@ -55,10 +55,12 @@ class StubConfig(msgspec.Struct, frozen=True, kw_only=True):
     comments: bool = False  # a comment and an unknown field beside every event
     piece_bytes: int = 0  # writes are cut into pieces of this size; 0: one write an event
     close_each: bool = False  # "connection: close"
+    drop_reused: bool = False  # closes, without a word, a connection that is used a second time
     content_length: bool = True  # of pages; without it they end with the connection
     api_key: str = ""
     metrics: bool = True
     model: str = "stub"
+    plain: bool = False  # answers JSON although a stream was asked for
 
 
 @dataclass
@@ -290,6 +292,7 @@ class StubConnection(asyncio.Protocol):
     _body: bytes = b""
     _handle: asyncio.Handle | None = None
     _request: StubRequest | None = None
+    _num_served: int = 0
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -346,6 +349,13 @@ class StubConnection(asyncio.Protocol):
 
     def _serve(self) -> None:
         server = self.server
+        self._num_served += 1
+        if server.config.drop_reused and self._num_served > 1:
+            self.transport.close()
+            return
+        if server.config.plain:
+            self._answer(200, b'{"choices": [{"text": "all at once"}]}')
+            return
         request, parsed, times = server.arrive(self._path, self._headers, self._body)
         self._request = request
         self._parsed, self._times = parsed, times
@@ -390,15 +400,12 @@ class StubConnection(asyncio.Protocol):
             return
         out.append(server.tail(self._parsed))
         self._end()
-        self._write(b"".join(out))
-        if server.config.close_each:
-            self.transport.close()
+        self._write(b"".join(out), close=server.config.close_each)
 
     def _fail(self, out: list[bytes], fate: Fate) -> None:
         if fate == "cut":
-            self._write(b"".join(out))
             self._end()
-            self.transport.close()
+            self._write(b"".join(out), close=True)
             return
         data = b'{"choices": [{' if fate == "malformed" else b'{"error": {"message": "engine died", "code": 500}}'
         out.append(framed(self.server.dressed(event(data))))
@@ -406,19 +413,16 @@ class StubConnection(asyncio.Protocol):
         self._end()
         self._write(b"".join(out))
 
-    def _write(self, data: bytes) -> None:
-        size = self.server.config.piece_bytes
-        if not size:
-            self.transport.write(data)
+    def _write(self, data: bytes, *, close: bool = False) -> None:
+        size = self.server.config.piece_bytes or len(data)
+        if len(data) > size:
+            # One piece each turn of the loop, so that they really arrive apart.
+            self.transport.write(data[:size])
+            self.server.loop.call_soon(lambda: self._write(data[size:], close=close))
             return
-        self._pieces = [data[at : at + size] for at in range(0, len(data), size)]
-        self._write_piece()
-
-    def _write_piece(self) -> None:
-        """One piece each turn of the loop, so that they really arrive apart."""
-        if self._pieces and not self.transport.is_closing():
-            self.transport.write(self._pieces.pop(0))
-            self.server.loop.call_soon(self._write_piece)
+        self.transport.write(data)
+        if close:
+            self.transport.close()
 
     def _end(self) -> None:
         assert self._request is not None

@@ -37,6 +37,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_s
 
+    @classmethod
+    def current(cls) -> VirtualTimeLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        return loop
+
     def advance(self, seconds: float) -> None:
         """As if a callback had blocked the loop for so long."""
         self._jumping.now_s += seconds

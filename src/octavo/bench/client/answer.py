@@ -176,7 +176,8 @@ class Answer:
         if self._page is not None:
             self.end(Outcome.FAILED, f"{self.record.status}: {_explain(self._page)}", now_s)
         elif self.record.finish_reason is None:
-            self.end(Outcome.FAILED, f"the stream ended before its end ({self._so_far()}, no finish reason)", now_s)
+            where = "inside an event" if self._sse.unfinished else "without a finish reason or [DONE]"
+            self.end(Outcome.FAILED, f"the stream ended {where} ({self._so_far()})", now_s)
         else:
             self._end_well(now_s)  # a server that sends no [DONE]
 

@@ -104,7 +104,7 @@ class Scraper:
     def tick(self, now_s: float, in_flight: int) -> None:
         if self._interval_s <= 0 or now_s < self._next_s:
             return
-        self._next_s = now_s + self._interval_s
+        self._next_s = max(self._next_s + self._interval_s, now_s)
         row = {"t_s": round(now_s, 3), "in_flight": float(in_flight)}
         self.series.append(row)
         if self.offered and self._asked is None:

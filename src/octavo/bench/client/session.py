@@ -225,8 +225,8 @@ class Session:
         self.scraper.tick(now_s, len(self._in_flight))
         self._journal.flush()
         self._tell(now_s)
-        self._tick_due_s = self.now_s() + TICK_S
-        self._ticks = self._loop.call_later(TICK_S, self._tick)
+        self._tick_due_s = now_s + TICK_S  # from before this work: an observer that dawdles is a stall as well
+        self._ticks = self._loop.call_later(max(self._tick_due_s - self.now_s(), 0.0), self._tick)
 
     def _time_out(self, now_s: float) -> None:
         limit_s = self._options.request_timeout_s
