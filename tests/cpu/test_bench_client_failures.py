@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from octavo.bench.model import BenchRequest, LoadPlan, Outcome
 from octavo.bench.run import Interrupts, run_plan
 from octavo.errors import BenchError, ConfigError
 from support.bench_load import closed_plan, open_plan, requests, virtual_run
-from support.stub_server import StubConfig, StubServer
+from support.stub_server import StubConfig, StubProcess, StubServer
 from support.virtual_time import run_virtual
 
 SLOW = StubConfig(ttft="fixed:0.2", chunk_interval_s=0.1)
@@ -201,6 +205,39 @@ def test_a_plan_that_cannot_be_sent_is_refused(plan: LoadPlan, words: str) -> No
 
 # stopping
 
+PROGRAM = """
+import sys
+from octavo.bench.client.options import ClientOptions
+from octavo.bench.client.target import Target
+from octavo.bench.run import run_blocking
+from support.bench_load import open_plan
+plan = open_plan([0.01 * i for i in range(100_000)])
+outcome = run_blocking(plan, Target(url=sys.argv[1]), ClientOptions(journal=sys.argv[2]))
+print(len(outcome.records), outcome.invalid_reason)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_real_program_that_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C ends it with a result, a kill without; the journal is there either way."""
+    journal = tmp_path / "run.jsonl"
+    with StubProcess() as stub:
+        command = [sys.executable, "-c", PROGRAM, stub.url, str(journal)]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
+        while not journal.exists() or journal.stat().st_size < 2000:
+            assert program.poll() is None
+            time.sleep(0.02)
+        program.send_signal(number)
+        output, _ = program.communicate(timeout=30)
+    _, records = read_journal(journal)
+    assert records
+    if number is signal.SIGINT:
+        assert program.returncode == 0
+        count, reason = output.strip().split(" ", 1)
+        assert int(count) == len(records)
+        assert reason.startswith("stopped by the user")
+
 
 def test_an_interrupt_ends_the_run_with_what_it_has(tmp_path: Path) -> None:
     async def press(_: StubServer) -> None:
@@ -218,6 +255,7 @@ def test_an_interrupt_ends_the_run_with_what_it_has(tmp_path: Path) -> None:
     assert outcome.duration_s == pytest.approx(3.05, abs=0.05)
     assert not outcome.valid
     assert outcome.invalid_reason == "stopped by the user"
+    assert outcome.stopped_by_user
     counts = Counter(record.outcome for record in outcome.records)
     assert counts[Outcome.OK] + counts[Outcome.CANCELLED] == len(stub.requests)
     assert 1 <= counts[Outcome.CANCELLED] <= 6

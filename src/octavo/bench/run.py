@@ -23,6 +23,7 @@ from octavo.bench.client.session import Session
 from octavo.bench.client.target import RequestWriter, Target, check_plan, parse_address
 from octavo.bench.model import LoadPlan, RequestRecord
 
+OTHER_FILES = 256
 STOPPED = "stopped by the user"
 
 
@@ -32,6 +33,7 @@ class RunOutcome(msgspec.Struct, kw_only=True):
     records: list[RequestRecord]
     valid: bool
     invalid_reason: str | None
+    stopped_by_user: bool = False  # a series of runs ends here
     model: str
     created: str  # start, ISO 8601, UTC
     duration_s: float  # until the last request ended
@@ -106,6 +108,7 @@ async def run_plan(
         records=sorted(session.records, key=lambda record: record.index),
         valid=reason is None,
         invalid_reason=reason,
+        stopped_by_user=health.stopped == STOPPED,
         model=target.model,
         created=created,
         duration_s=session.duration_s,
@@ -129,8 +132,20 @@ def run_blocking(
         return asyncio.run(run_plan(plan, target, options, observer))
     import uvloop
 
+    options = options or ClientOptions()
+    _allow_open_files(options.max_connections + OTHER_FILES)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_plan(plan, target, options, observer, interrupts=Interrupts()))
+
+
+def _allow_open_files(count: int) -> None:
+    """A connection is an open file, and many systems allow 1024 unless asked; what the hard limit forbids stays forbidden."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

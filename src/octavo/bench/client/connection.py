@@ -161,4 +161,7 @@ class Connection(asyncio.Protocol):
     def _close_once(self) -> None:
         if not self.closed:
             self.closed = True
+            del (
+                self._parser
+            )  # it holds our methods: without garbage collection (see run.py) neither would ever be freed
             self._owner.on_closed(self)

@@ -30,7 +30,7 @@ class Health(msgspec.Struct, kw_only=True):
     stalls: Stalls
     duration_s: float
     num_connections: int
-    limit_hit: bool
+    limit: str | None = None  # what kept requests from being sent in time
     stopped: str | None = None  # why the run did not come to its planned end
 
 
@@ -39,7 +39,7 @@ def verdict(records: list[RequestRecord], health: Health, options: ClientOptions
     reasons = [
         health.stopped,
         _nothing_answered(records),
-        _limit(health, options),
+        _limit(health),
         _lag(records, options),
         _stalled(health, options),
     ]
@@ -58,13 +58,10 @@ def _nothing_answered(records: list[RequestRecord]) -> str | None:
     return f"no request was answered{f' (first error: {error})' if error else ''}"
 
 
-def _limit(health: Health, options: ClientOptions) -> str | None:
-    if not health.limit_hit:
+def _limit(health: Health) -> str | None:
+    if health.limit is None:
         return None
-    return (
-        f"all {options.max_connections} connections were in use and requests waited in the client; "
-        "allow more connections or lower the load"
-    )
+    return f"{health.limit} and requests waited in the client; allow more or lower the load"
 
 
 def _lag(records: list[RequestRecord], options: ClientOptions) -> str | None:

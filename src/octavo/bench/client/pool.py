@@ -1,11 +1,12 @@
 """Which connection carries the next request? As many as the plan needs: a free one, else a new one; never a queue.
 
-Only at ``max_connections`` do requests wait, and then the run is invalid (``limit_hit``).
+Only at ``max_connections`` do requests wait, and then the run is invalid (``limit``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -75,7 +76,7 @@ class Pool:
         self._closed = False
         self.num_open = 0
         self.most_open = 0
-        self.limit_hit = False
+        self.limit: str | None = None  # what kept a request from being sent in time
         self.unreachable_since_s: float | None = None  # no connection could be opened since
         self.last_failure = ""
 
@@ -126,7 +127,7 @@ class Pool:
         while self._pending:
             pending = self._pending.popleft()
             if not pending.receiver.ended:
-                if self.limit_hit:
+                if self.limit:
                     pending.receiver.postponed(self._clock())
                 self._give(connection, pending, was_idle=False)
                 return
@@ -157,7 +158,8 @@ class Pool:
     def _dial(self) -> bool:
         """Begin to open a connection; False at the limit."""
         if self.num_open + len(self._dialing) >= self._options.max_connections:
-            self.limit_hit = self.limit_hit or bool(self._pending)
+            if self._pending:
+                self.limit = f"all {self._options.max_connections} connections were in use"
             return False
         task = asyncio.get_running_loop().create_task(self._open())
         self._dialing.add(task)
@@ -169,6 +171,10 @@ class Pool:
         try:
             await self._dialer.dial(lambda: connection)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self.limit = "the system allows no more open files (ulimit -n)"
+            elif self.unreachable_since_s is None:
+                self.unreachable_since_s = self._clock()
             self._could_not_open(f"cannot connect: {error.strerror or error}")
             return
         self.num_open += 1
@@ -183,13 +189,11 @@ class Pool:
             self.on_free(connection)
 
     def _could_not_open(self, reason: str) -> None:
-        now_s = self._clock()
-        if self.unreachable_since_s is None:
-            self.unreachable_since_s = now_s
+        """One request fails for it: as many connections are opened as requests wait."""
         self.last_failure = reason
         while self._pending:
             receiver = self._pending.popleft().receiver
             if not receiver.ended:
-                receiver.lost(reason, now_s)
+                receiver.lost(reason, self._clock())
                 self.on_ended(receiver)
                 return

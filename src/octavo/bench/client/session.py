@@ -109,7 +109,7 @@ class Session:
             stalls=self._stalls,
             duration_s=self.duration_s,
             num_connections=self._pool.most_open,
-            limit_hit=self._pool.limit_hit,
+            limit=self._pool.limit,
             stopped=self._stopped,
         )
 
