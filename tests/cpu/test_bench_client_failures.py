@@ -146,6 +146,23 @@ def test_a_server_that_closes_kept_connections_costs_no_request(closes: StubConf
     assert len(stub.requests) == 50
 
 
+@pytest.mark.parametrize(("keep_alive_s", "expected"), [(4.0, 2), (0.0, 50)])
+def test_connections_are_kept_or_made_for_each_request(keep_alive_s: float, expected: int) -> None:
+    options = ClientOptions(keep_alive_s=keep_alive_s, scrape_interval_s=0)
+    outcome, stub = virtual_run(open_plan([0.2 * i for i in range(50)]), StubConfig(ttft="fixed:0.3"), options)
+    assert {record.outcome for record in outcome.records} == {Outcome.OK}
+    others = 3  # preflight, metrics before and after: one client each
+    assert expected <= stub.num_connections <= expected + others
+    closes = [request.headers.get("connection") == "close" for request in stub.requests]
+    assert closes == [keep_alive_s == 0] * 50
+
+
+def test_spare_connections_are_open_before_they_are_needed() -> None:
+    options = ClientOptions(spare_connections=5, scrape_interval_s=0)
+    _, stub = virtual_run(open_plan([0.0]), StubConfig(metrics=False), options)
+    assert 5 <= stub.num_connections <= 6
+
+
 # before the run
 
 

@@ -22,6 +22,7 @@ from octavo.bench.client.target import Prompt, Target
 from octavo.bench.live import live_view
 from octavo.bench.model import BenchRequest, Outcome, RequestRecord
 from octavo.bench.run import run_blocking, run_plan
+from octavo.errors import ConfigError
 from support.bench_load import closed_plan, open_plan, requests, virtual_run
 from support.stub_server import StubConfig, StubProcess, serve
 
@@ -300,3 +301,5 @@ async def test_https(tmp_path: Path) -> None:
         assert {record.outcome for record in outcome.records} == {Outcome.OK}
         with pytest.raises(Exception, match="cannot reach"):
             await run_plan(plan, Target(url=stub.url))
+        with pytest.raises(ConfigError, match="cannot read the certificates"):
+            await run_plan(plan, Target(url=stub.url, ca_file=str(tmp_path / "none.pem")))

@@ -336,15 +336,19 @@ class StubConnection(asyncio.Protocol):
         else:
             self._answer(404, b'{"error": {"message": "no such route", "type": "invalid_request_error"}}')
 
+    @property
+    def _closes(self) -> bool:
+        return self.server.config.close_each or self._headers.get("connection") == "close"
+
     def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         config = self.server.config
         head = f"HTTP/1.1 {status} Because\r\ncontent-type: {content_type}\r\n".encode()
         if config.content_length:
             head += f"content-length: {len(body)}\r\n".encode()
-        if config.close_each:
+        if self._closes:
             head += b"connection: close\r\n"
         self.transport.write(head + b"\r\n" + body)
-        if config.close_each or not config.content_length:
+        if self._closes or not config.content_length:
             self.transport.close()
 
     def _serve(self) -> None:
@@ -386,7 +390,7 @@ class StubConnection(asyncio.Protocol):
                 self._answer(503, b'{"error": {"message": "queue full", "type": "overloaded_error"}}')
                 return
             request.written_first_s = now_s
-        out = [] if self._next else [HEAD + (b"connection: close\r\n\r\n" if server.config.close_each else b"\r\n")]
+        out = [] if self._next else [HEAD + (b"connection: close\r\n\r\n" if self._closes else b"\r\n")]
         last = len(self._times) - 1
         while self._next <= last and self._times[self._next] <= now_s + 1e-9:
             if self._next == self._middle and request.fate in ("cut", "malformed", "error_event"):
@@ -400,7 +404,7 @@ class StubConnection(asyncio.Protocol):
             return
         out.append(server.tail(self._parsed))
         self._end()
-        self._write(b"".join(out), close=server.config.close_each)
+        self._write(b"".join(out), close=self._closes)
 
     def _fail(self, out: list[bytes], fate: Fate) -> None:
         if fate == "cut":

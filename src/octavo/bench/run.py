@@ -84,7 +84,7 @@ async def run_plan(
     ready = await preflight(target)
     target = ready.target
     address = parse_address(target)
-    writer = RequestWriter(target, address, continuous_usage=options.continuous_usage)
+    writer = RequestWriter(target, address, options)
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     head = JournalHead(
         url=target.url,

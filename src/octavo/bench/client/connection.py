@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._message_begun = False
         self._keeps_alive = True
         self._was_idle = False
+        self.has_served = False
         self.idle_since_s = 0.0
         self.closed = False
 
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
     def _end_message(self, receiver: Receiver | None) -> None:
         self._whole = self._message_begun = False
         self._receiver = None
+        self.has_served = True
         if receiver is not None:
             receiver.completed(self._now_s)
         if self._keeps_alive:

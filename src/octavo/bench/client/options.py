@@ -8,8 +8,11 @@ import msgspec
 class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_s: float = 600.0  # from the intended send time; beyond it a request is TIMED_OUT
     max_connections: int = 4096  # needing more makes the run invalid: requests would queue in the client
-    spare_connections: int = 8  # kept open ahead, so that connecting is rarely part of a latency
-    keep_alive_s: float = 4.0  # an idle connection older than this is not used again (uvicorn closes after 5 s)
+    # Kept open ahead, so that connecting is rarely part of a latency. Not by default: in a server with a thread for each
+    # connection (llama-server) they take threads from requests.
+    spare_connections: int = 0
+    # An idle connection older than this is not used again (uvicorn closes after 5 s); 0: a new one for each request.
+    keep_alive_s: float = 4.0
     spin_s: float = 0.001  # the last stretch before a send is polled: the loop's timers tick in milliseconds
     server_gone_after_s: float = 2.0  # no connection for so long, though tried: the server is gone and the run ends
     continuous_usage: bool = False  # ask for the token count in each chunk (vLLM's name; others may refuse it)

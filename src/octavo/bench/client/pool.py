@@ -24,6 +24,16 @@ class Pending(NamedTuple):
     data: bytes
 
 
+def tls_context(target: Target, address: Address) -> ssl.SSLContext | None:
+    """None: plain HTTP. Raises ``ConfigError`` if ``ca_file`` cannot be used."""
+    if not address.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=target.ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificates in {target.ca_file}: {error}") from None
+
+
 class Dialer:
     """Opens connections to one target. Its host is looked up once; the first address that answers is used from then on."""
 
@@ -31,12 +41,7 @@ class Dialer:
         self._address = address
         self._uds = target.uds
         self._found: str | None = None
-        self._tls: ssl.SSLContext | None = None
-        if address.tls:
-            try:
-                self._tls = ssl.create_default_context(cafile=target.ca_file or None)
-            except OSError as error:
-                raise ConfigError(f"cannot read the certificates in {target.ca_file}: {error}") from None
+        self._tls = tls_context(target, address)
 
     async def dial(self, make: Callable[[], Connection]) -> Connection:
         """Raises ``OSError``."""
@@ -124,6 +129,9 @@ class Pool:
     # connections
 
     def on_free(self, connection: Connection) -> None:
+        if connection.has_served and self._options.keep_alive_s <= 0:
+            connection.close()
+            return
         while self._pending:
             pending = self._pending.popleft()
             if not pending.receiver.ended:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
-
 import httpx
 import msgspec
 
 from octavo.bench.client.metrics import snapshot
+from octavo.bench.client.pool import tls_context
 from octavo.bench.client.target import Target, authorization, parse_address
-from octavo.errors import BenchError, ConfigError
+from octavo.errors import BenchError
 
 TIMEOUT_S = 10.0
 
@@ -40,12 +39,7 @@ async def read_metrics(target: Target) -> dict[str, float]:
 
 
 def _client(target: Target) -> httpx.AsyncClient:
-    verify: ssl.SSLContext | bool = True
-    if target.ca_file:
-        try:
-            verify = ssl.create_default_context(cafile=target.ca_file)
-        except OSError as error:
-            raise ConfigError(f"cannot read the certificates in {target.ca_file}: {error}") from None
+    verify = tls_context(target, parse_address(target)) or False  # no TLS, so no certificates to load
     transport = httpx.AsyncHTTPTransport(uds=target.uds) if target.uds else None
     return httpx.AsyncClient(verify=verify, transport=transport, timeout=TIMEOUT_S)
 

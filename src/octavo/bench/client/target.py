@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from octavo.bench.client.options import ClientOptions
 from octavo.bench.model import BenchRequest, LoadPlan
 from octavo.errors import ConfigError
 
@@ -78,13 +79,14 @@ class Prompt(msgspec.Struct, frozen=True):
 class RequestWriter:
     """Requests to bytes. The head is made once for each tenant; a body is encoded when it is sent."""
 
-    def __init__(self, target: Target, address: Address, *, continuous_usage: bool = False) -> None:
+    def __init__(self, target: Target, address: Address, options: ClientOptions) -> None:
         self._target = target
         self._address = address
+        self._keeps_alive = options.keep_alive_s > 0
         self._heads: dict[tuple[bool, str], bytes] = {}
         self._encode = msgspec.json.Encoder().encode
         self._stream_options = {"include_usage": True}
-        if continuous_usage:
+        if options.continuous_usage:
             self._stream_options["continuous_usage_stats"] = True
 
     def post(self, request: BenchRequest, prompt: Prompt) -> bytes:
@@ -135,6 +137,7 @@ class RequestWriter:
             first,
             f"Host: {host}",
             "User-Agent: octavo-bench",
+            *(() if self._keeps_alive else ("Connection: close",)),
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
 
