@@ -55,6 +55,14 @@ def constant(rate_rps: float, max_tokens: int, seconds: float) -> LoadPlan:
     )
 
 
+def waited_s() -> float:
+    """How long this process was ready to run but had no core (Linux), so far."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 def measure(stub: StubConfig, plan: LoadPlan) -> RunOutcome:
     with StubProcess(stub) as server:
         outcome = run_blocking(plan, Target(url=server.url), ClientOptions(request_timeout_s=60))
@@ -65,7 +73,9 @@ def measure(stub: StubConfig, plan: LoadPlan) -> RunOutcome:
 def figures(seconds: float) -> dict[str, Any]:
     requests = measure(StubConfig(), closed(16, 8, seconds))
     chunks = measure(StubConfig(ttft="fixed:0.001", chunk_interval_s=0.001), closed(64, 128, seconds))
+    waited = waited_s()
     paced = measure(StubConfig(ttft="fixed:0.02", chunk_interval_s=0.01), constant(200.0, 16, seconds))
+    waited = waited_s() - waited
     num_chunks = sum(len(record.chunk_s) for record in chunks.records)
     lags_ms = [lag_s * 1e3 for lag_s in lags_s(paced.records)]
     return {
@@ -75,6 +85,7 @@ def figures(seconds: float) -> dict[str, Any]:
         "cpu_us_per_chunk": chunks.client["cpu_s"] / num_chunks * 1e6,
         "lag_ms": {name: float(np.quantile(lags_ms, q)) for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))},
         "cpu_share_at_200_rps": paced.client["cpu_s"] / paced.duration_s,
+        "without_a_core_share": waited / paced.duration_s,
         "valid_at_200_rps": paced.valid,
     }
 
@@ -85,7 +96,8 @@ def describe(found: dict[str, Any]) -> list[str]:
         f"{found['requests_per_s']:.0f} streamed requests/s, {found['cpu_us_per_request']:.0f} us of CPU each",
         f"{found['chunks_per_s']:.0f} chunks/s, {found['cpu_us_per_chunk']:.1f} us of CPU each",
         f"send lag at 200 requests/s: p50 {lag['p50']:.2f} ms, p99 {lag['p99']:.2f} ms, max {lag['max']:.2f} ms; "
-        f"{found['cpu_share_at_200_rps']:.0%} of a core, {'valid' if found['valid_at_200_rps'] else 'invalid'}",
+        f"{found['cpu_share_at_200_rps']:.0%} of a core; {'valid' if found['valid_at_200_rps'] else 'invalid'}; other programs "
+        f"kept it waiting for a core {found['without_a_core_share']:.1%} of the time",
     ]
 
 
