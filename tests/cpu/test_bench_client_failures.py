@@ -15,6 +15,7 @@ import pytest
 
 from octavo.bench.client.journal import read_journal
 from octavo.bench.client.options import ClientOptions
+from octavo.bench.client.progress import Progress
 from octavo.bench.client.target import Target, parse_address
 from octavo.bench.model import BenchRequest, LoadPlan, Outcome
 from octavo.bench.run import Interrupts, run_plan
@@ -188,9 +189,15 @@ def test_what_the_server_says_before_the_run() -> None:
             virtual_run(open_plan([0.0]), config, target=target)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://u:p@x"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://u:p@x", "http://a b"]
+)
 def test_a_malformed_url_is_refused(url: str) -> None:
     assert "expected http://host:port" in refused(Target(url=url))
+
+
+def test_a_key_that_no_header_can_carry_is_refused() -> None:
+    assert "printable ASCII" in refused(Target(url="http://stub", uds="/no/such/socket", api_key="a\r\nx: y"))
 
 
 def test_urls() -> None:
@@ -225,6 +232,7 @@ def test_a_plan_that_cannot_be_sent_is_refused(plan: LoadPlan, words: str) -> No
 PROGRAM = """
 import sys
 from octavo.bench.client.options import ClientOptions
+from octavo.bench.client.progress import Progress
 from octavo.bench.client.target import Target
 from octavo.bench.run import run_blocking
 from support.bench_load import open_plan
@@ -293,6 +301,26 @@ def test_a_cancelled_run_leaves_its_journal(tmp_path: Path) -> None:
         virtual_run(open_plan([0.1 * i for i in range(1000)]), SLOW, ClientOptions(journal=str(journal)), beside=leave)
     _, records = read_journal(journal)
     assert sum(record.outcome is Outcome.OK for record in records) >= 25
+
+
+class Broken:
+    def progress(self, now: Progress) -> None:
+        raise RuntimeError("the screen is gone")
+
+
+def test_an_observer_that_fails_ends_the_run_and_leaves_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "run.jsonl"
+    with pytest.raises(RuntimeError, match="the screen is gone"):
+        virtual_run(
+            open_plan([0.1 * i for i in range(1000)]), options=ClientOptions(journal=str(journal)), observer=Broken()
+        )
+    assert read_journal(journal)[1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_clear_message() -> None:
+    with pytest.raises(BenchError, match="cannot write the journal /dev/full: No space left"):
+        virtual_run(open_plan([0.0]), options=ClientOptions(journal="/dev/full"))
 
 
 def test_a_torn_journal_can_be_read_and_a_damaged_one_says_where(tmp_path: Path) -> None:

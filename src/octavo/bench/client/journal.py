@@ -32,21 +32,30 @@ class Journal:
         self._records: list[RequestRecord] = []
         self._encode = msgspec.json.Encoder().encode
         try:
-            self._file = None if path is None else Path(path).open("wb", buffering=0)  # noqa: SIM115 - closed by __exit__
+            self._file = None if path is None else Path(path).open("wb")  # noqa: SIM115 - closed by __exit__
         except OSError as error:
             raise ConfigError(f"cannot write the journal {path}: {error.strerror}") from None
-        if self._file is not None:
-            self._file.write(self._encode(head) + b"\n")
+        self._write(self._encode(head) + b"\n")
 
     def add(self, record: RequestRecord) -> None:
         if self._file is not None:
             self._records.append(record)
 
     def flush(self) -> None:
-        """Hand it to the operating system: it then survives the death of this process."""
-        if self._file is not None and self._records:
-            self._file.write(b"".join(self._encode(record) + b"\n" for record in self._records))
+        """Hand it to the operating system: it then survives the death of this process. Raises ``BenchError``."""
+        if self._records:
+            data = b"".join(self._encode(record) + b"\n" for record in self._records)
             self._records.clear()
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise BenchError(f"cannot write the journal {self._file.name}: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self

@@ -24,7 +24,7 @@ async def preflight(target: Target) -> Ready:
     async with _client(target) as client:
         try:
             response = await client.get(f"{target.base}/v1/models", headers=authorization(target))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BenchError(
                 f"cannot reach {target.base}: {str(error) or type(error).__name__}; is a server running there? (octavo serve)"
             ) from None

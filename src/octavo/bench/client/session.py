@@ -137,6 +137,12 @@ class Session:
 
     def _wake(self) -> None:
         self._timer = None
+        try:
+            self._send_due()
+        except Exception as error:  # ours; in a callback it would only be logged, and the run would never end
+            self._fail(error)
+
+    def _send_due(self) -> None:
         until_s = self.now_s() + EARLY_S
         for _ in range(BURST):
             due = self._schedule.pop_due(until_s)
@@ -208,6 +214,10 @@ class Session:
         self._pool.drop(answer)
         self._on_ended(answer)
 
+    def _fail(self, error: Exception) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
+
     def _check_over(self) -> None:
         if not self._in_flight and self._schedule.due_s is None and not self._over.done():
             self._over.set_result(None)
@@ -215,6 +225,12 @@ class Session:
     # looking after it
 
     def _tick(self) -> None:
+        try:
+            self._look_after()
+        except Exception as error:  # a full disk, an observer that fails
+            self._fail(error)
+
+    def _look_after(self) -> None:
         now_s = self.now_s()
         self._stalls.note(now_s - self._tick_due_s, now_s, STALL_S)
         self._time_out(now_s)

@@ -47,13 +47,17 @@ def parse_address(target: Target) -> Address:
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"url {target.url!r}: {error}; expected http://host:port") from None
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.query or parts.username:
+    plain = target.base.isascii() and target.base.isprintable() and " " not in target.base
+    if not plain or parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.query or parts.username:
         raise ConfigError(f"url {target.url!r}: expected http://host:port or https://host:port")
     return Address(parts.hostname, port or DEFAULT_PORTS[parts.scheme], parts.scheme == "https", parts.path)
 
 
 def authorization(target: Target, tenant: str = "") -> dict[str, str]:
+    """Raises ``ConfigError`` for a key that no header can carry."""
     key = target.tenant_keys.get(tenant, target.api_key)
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("api_key: expected one line of printable ASCII")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
