@@ -36,6 +36,7 @@ def test_failures_and_timeouts_are_kept_apart() -> None:
         cut_rate=0.1,
         malformed_rate=0.1,
         error_event_rate=0.1,
+        garbage_rate=0.1,
         seed=5,
     )
     plan = open_plan([0.05 * i for i in range(300)])
@@ -45,6 +46,7 @@ def test_failures_and_timeouts_are_kept_apart() -> None:
         "hung": (Outcome.TIMED_OUT, "no end within 2 s"),
         "cut": (Outcome.FAILED, "the server closed the connection (after 2 chunks)"),
         "malformed": (Outcome.FAILED, "malformed event: "),
+        "garbage": (Outcome.FAILED, "not HTTP/1.1: "),
         "error_event": (Outcome.FAILED, "error event: engine died"),
     }
     for record, truth in zip(outcome.records, stub.requests, strict=True):
@@ -229,7 +231,7 @@ def test_a_plan_that_cannot_be_sent_is_refused(plan: LoadPlan, words: str) -> No
 
 # stopping
 
-PROGRAM = """
+STOPPABLE = """
 import sys
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.progress import Progress
@@ -242,23 +244,44 @@ print(len(outcome.records), outcome.invalid_reason)
 """
 
 
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+from octavo.bench.client.target import Target
+from octavo.bench.run import run_blocking
+from support.bench_load import closed_plan, requests
+outcome = run_blocking(closed_plan(100, requests(300)), Target(url=sys.argv[1]))
+print(len(outcome.records), outcome.invalid_reason)
+"""
+
+
+def program(text: str, *arguments: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", text, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
+
+
+def test_a_system_that_allows_too_few_files_is_named() -> None:
+    with StubProcess(StubConfig(ttft="fixed:0.02")) as stub:
+        output, _ = program(FEW_FILES, stub.url).communicate(timeout=100)
+    assert output.startswith("300 the system allows no more open files (ulimit -n) and requests waited")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_real_program_that_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C ends it with a result, a kill without; the journal is there either way."""
     journal = tmp_path / "run.jsonl"
     with StubProcess() as stub:
-        command = [sys.executable, "-c", PROGRAM, stub.url, str(journal)]
-        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
+        running = program(STOPPABLE, stub.url, str(journal))
         while not journal.exists() or journal.stat().st_size < 2000:
-            assert program.poll() is None
+            assert running.poll() is None
             time.sleep(0.02)
-        program.send_signal(number)
-        output, _ = program.communicate(timeout=30)
+        running.send_signal(number)
+        output, _ = running.communicate(timeout=100)
     _, records = read_journal(journal)
     assert records
     if number is signal.SIGINT:
-        assert program.returncode == 0
+        assert running.returncode == 0
         count, reason = output.strip().split(" ", 1)
         assert int(count) == len(records)
         assert reason.startswith("stopped by the user")

@@ -33,6 +33,7 @@ HABITS: dict[str, dict[str, Any]] = {
     "comments": {"comments": True},
     "single bytes": {"piece_bytes": 1},
     "pieces": {"piece_bytes": 13, "line_break": "crlf", "comments": True},
+    "continue": {"continue_first": True},
     "no done": {"done": False},
     "closing": {"close_each": True, "piece_bytes": 50},
     "metrics that end with the connection": {"content_length": False},

@@ -30,7 +30,7 @@ import httptools
 import msgspec
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n"
-Fate = Literal["ok", "refused", "hung", "cut", "malformed", "error_event"]
+Fate = Literal["ok", "refused", "hung", "cut", "malformed", "error_event", "garbage"]
 
 
 class StubConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +46,8 @@ class StubConfig(msgspec.Struct, frozen=True, kw_only=True):
     cut_rate: float = 0.0  # the connection breaks off in the middle of the stream
     malformed_rate: float = 0.0  # an event that is not JSON in the middle
     error_event_rate: float = 0.0  # an error event in the middle
+    garbage_rate: float = 0.0  # bytes that are no HTTP
+    continue_first: bool = False  # "100 Continue" before each answer
     die_after: int | None = None  # after so many requests everything closes for good
     usage: bool = True  # when asked for
     running_usage: bool = False  # token counts in every chunk
@@ -205,6 +207,7 @@ class StubServer:
             ("cut", config.cut_rate),
             ("malformed", config.malformed_rate),
             ("error_event", config.error_event_rate),
+            ("garbage", config.garbage_rate),
         ]
         for fate, rate in rates:
             if u < rate:
@@ -389,7 +392,13 @@ class StubConnection(asyncio.Protocol):
                 self._end()
                 self._answer(503, b'{"error": {"message": "queue full", "type": "overloaded_error"}}')
                 return
+            if request.fate == "garbage":
+                self._end()
+                self._write(b"SSH-2.0-stub\r\n\r\n")
+                return
             request.written_first_s = now_s
+            if server.config.continue_first:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         out = [] if self._next else [HEAD + (b"connection: close\r\n\r\n" if self._closes else b"\r\n")]
         last = len(self._times) - 1
         while self._next <= last and self._times[self._next] <= now_s + 1e-9:

@@ -24,6 +24,7 @@ from octavo.bench.client.target import RequestWriter, Target, check_plan, parse_
 from octavo.bench.model import LoadPlan, RequestRecord
 
 OTHER_FILES = 256
+CLOSING_S = 0.01  # the loop closes connections in its own time, and their files may be needed
 STOPPED = "stopped by the user"
 
 
@@ -102,6 +103,7 @@ async def run_plan(
         with _quiet_gc(), interrupts.of(session) if interrupts else contextlib.nullcontext():
             await session.run()
         cpu_s = time.process_time() - cpu_s
+    await asyncio.sleep(CLOSING_S)
     health = session.health()
     reason = verdict(session.records, health, options)
     return RunOutcome(

@@ -115,7 +115,7 @@ class Pool:
         while len(self._idle) < num_connections and self._dial():
             if len(self._idle) + len(self._dialing) >= num_connections or len(self._dialing) >= 64:
                 await asyncio.gather(*self._dialing)
-                if self.unreachable_since_s is not None:
+                if self.unreachable_since_s is not None or self.limit:
                     return
 
     def close(self) -> None:
