@@ -3,7 +3,7 @@
     python benchmarks/bench_compare.py [--trials 300]
 
 Prints the table of ``docs/results/bench-statistics.md``: the share of trials in which a metric is called different after Holm's
-correction over all six. "Called faster" is wrong in every row. With 8 + 8 runs a quarter of the trials is made (12,870 deals each).
+correction over all six. "Called faster" is wrong in every row. With 8 + 8 runs a quarter of the trials is made.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ MOST_DEALS = 20_000  # up to this many all are tried, else as many at random
 
 
 def permutation_p_value(first: Array, second: Array, seed: int) -> float:
-    """Two-sided p-value of the difference of means; exact up to 8 + 8 values. 1 for a label without a run."""
-    if not len(first) or not len(second):
+    """Two-sided p-value of the difference of means; exact up to 8 + 8 values. 1 for a label of fewer than two runs."""
+    if min(len(first), len(second)) < 2:
         return 1.0
     found = stats.permutation_test(
         (first, second),
@@ -35,6 +35,8 @@ def permutation_p_value(first: Array, second: Array, seed: int) -> float:
 
 def smallest_p_value(num_first: int, num_second: int) -> float:
     """What that test can say at best."""
+    if min(num_first, num_second) < 2:
+        return 1.0
     deals = math.comb(num_first + num_second, num_first)
     return min(1.0, 2 / min(deals, MOST_DEALS))
 
