@@ -1,0 +1,341 @@
+"""The fixed sets of rows by which an engine is measured, as data; and how they are run: interleaved, calibrated, repeated.
+
+A row is a burst or a closed loop of a workload. Repetition r sends fresh prompts (no prefix cache knows them), the same for all
+targets. Beside every group (one row, one repetition, all targets) stands a calibration before and one after it; the limit is
+taken from the better figures of both. To add a suite: one entry in ``SUITES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import msgspec
+
+from octavo.bench.calibration import Calibration, faster
+from octavo.bench.limits import Limit, ModelFacts, limit_of, work_of
+from octavo.bench.measure import Measured, Spread, measure
+from octavo.bench.model import LoadPlan, RequestRecord
+from octavo.bench.plan import PlanOptions, make_plan
+from octavo.bench.prompts import PromptOptions
+from octavo.errors import BenchError, ConfigError, OctavoError
+
+SUITE_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``users`` keep one request each in flight; as many requests as users are a burst. ``quick``: part of --quick."""
+
+    name: str
+    workload: str
+    users: int
+    num_requests: int
+    quick: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """``repetitions`` of all rows; ``quick_repetitions`` of the quick ones."""
+
+    rows: tuple[Row, ...]
+    repetitions: int = 3
+    quick_repetitions: int = 2
+
+
+_SHORT = "synthetic:prompt=128,output=128"
+
+SUITES: Mapping[str, Suite] = MappingProxyType(
+    {
+        "cpu": Suite(
+            (
+                Row("single", _SHORT, users=1, num_requests=2, quick=True),
+                Row("prefill-1024", "synthetic:prompt=1024,output=1", users=1, num_requests=2, quick=True),
+                Row("concurrent-1", _SHORT, users=1, num_requests=1),
+                Row("concurrent-4", _SHORT, users=4, num_requests=4, quick=True),
+                Row("concurrent-16", _SHORT, users=16, num_requests=16),
+                Row("concurrent-32", _SHORT, users=32, num_requests=32),
+                Row("concurrent-64", _SHORT, users=64, num_requests=64),
+                Row("shared-prefix", "shared-prefix:prefix=512,prompt=64,output=64", users=8, num_requests=24),
+                Row("mixed", "mixed:scale=0.25", users=8, num_requests=24),
+            )
+        ),
+    }
+)
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back from one plan."""
+
+    records: list[RequestRecord]
+    invalid_reason: str | None = None
+    stopped: bool = False  # by the user: the suite ends here
+
+
+class SuiteTarget(Protocol):
+    """What is measured: an engine in this process ("offline") or a server ("http")."""
+
+    name: str
+
+    def run(self, plan: LoadPlan) -> Answers:
+        """Send a closed loop of requests and wait for all of them. Raises ``OctavoError`` if it cannot be asked at all."""
+        ...
+
+
+class Repetition(msgspec.Struct, frozen=True, kw_only=True):
+    measured: Measured
+    limit: Limit | None
+    calibration: int  # index of the one before it in the result; the one after it is the next
+
+
+class RowResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One row on one target. ``fraction``: achieved / limit, of each repetition by its own calibration."""
+
+    row: str
+    target: str
+    workload: str
+    users: int
+    num_requests: int
+    repetitions: list[Repetition]
+    output_tokens_per_s: Spread | None = None
+    decode_tokens_per_s: Spread | None = None
+    ttft_s: Spread | None = None
+    tpot_s: Spread | None = None
+    fraction: Spread | None = None  # output tokens per second / its limit
+    decode_fraction: Spread | None = None  # decode phase alone / its limit
+    formula: str = ""  # the limit of the last repetition, with its numbers
+    bound_by: str = ""
+    num_failed: int = 0
+    notes: list[str] = []
+
+
+class SuiteResult(msgspec.Struct, kw_only=True):
+    """The result file of a suite."""
+
+    schema_version: int = SUITE_SCHEMA_VERSION
+    kind: str = "suite"
+    suite: str
+    created: str
+    command: str
+    commit: str
+    octavo_version: str
+    machine: dict[str, Any]
+    seed: int
+    model: ModelFacts | None
+    rows: list[RowResult]
+    calibrations: list[Calibration]
+    http_over_offline: dict[str, Spread] = {}  # row -> output tokens/s by HTTP / offline, of each repetition
+    notes: list[str] = []
+
+
+def find_suite(name: str) -> Suite:
+    """Raises ``ConfigError`` naming those that there are."""
+    if name not in SUITES:
+        raise ConfigError(f"unknown suite {name!r}; known: {', '.join(SUITES)}", param="suite")
+    return SUITES[name]
+
+
+def choose_rows(suite: Suite, names: str = "", *, quick: bool = False) -> tuple[Row, ...]:
+    """The rows named ``a,b,c``; without names all, or the quick ones. Raises ``ConfigError`` for unknown names."""
+    known = {row.name: row for row in suite.rows}
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"unknown row {name!r}; known: {', '.join(known)}", param="rows")
+    if wanted:
+        return tuple(known[name] for name in dict.fromkeys(wanted))
+    return tuple(row for row in suite.rows if row.quick or not quick)
+
+
+class SuiteOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and with which tokens. ``vocab_high``: random token ids lie below it."""
+
+    repetitions: int = 3
+    seed: int = 0
+    vocab_low: int = 100
+    vocab_high: int = 30_000
+    max_context: int | None = None  # prompt and output are cut to fit
+    form: str = "tokens"
+    warm_up: bool = True
+
+    def __post_init__(self) -> None:
+        if self.repetitions < 1:
+            raise ConfigError(f"repetitions = {self.repetitions}: expected at least 1", param="repetitions")
+
+
+def plan_of(row: Row, options: SuiteOptions, repeat: int) -> LoadPlan:
+    """Repetition ``repeat`` of a row: greedy, output lengths fixed, tokens that no other repetition has."""
+    context = options.max_context
+    prompts = PromptOptions(
+        form=options.form,
+        vocab_low=options.vocab_low,
+        vocab_high=options.vocab_high,
+        max_prompt_tokens=None if context is None else max(1, context * 3 // 4),
+        max_output_tokens=None if context is None else max(1, context // 4),
+        repeat=repeat,
+    )
+    plan = make_plan(
+        row.workload,
+        f"closed:users={row.users}",
+        PlanOptions(seed=options.seed, num_requests=row.num_requests, prompts=prompts),
+    )
+    requests = [
+        msgspec.structs.replace(one, extra={"temperature": 0.0}, priority=None, slo=None) for one in plan.requests
+    ]
+    return msgspec.structs.replace(plan, requests=requests)
+
+
+Calibrate = Callable[[], Calibration]
+Say = Callable[[str], None]
+
+
+class SuiteRun:
+    """Everything measured so far; ``results`` can be asked at any time."""
+
+    def __init__(
+        self,
+        targets: Sequence[SuiteTarget],
+        options: SuiteOptions,
+        calibrate: Calibrate,
+        facts: ModelFacts | None = None,
+        say: Say = lambda line: None,
+    ) -> None:
+        self._targets, self._options, self._facts = list(targets), options, facts
+        self._calibrate, self._say = calibrate, say
+        self._kept: dict[tuple[str, str], list[tuple[Measured, Limit | None, int]]] = {}
+        self._rows: dict[str, tuple[Row, list[str]]] = {}
+        self.calibrations: list[Calibration] = []
+        self.dead: dict[str, str] = {}  # target -> why it is asked no more
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """All repetitions of all rows. A target that cannot be asked any more is left out from there on; raises
+        ``BenchError`` if none was ever answered."""
+        if self._options.warm_up:
+            self._warm_up()
+        self.calibrations.append(self._calibrate())
+        with suppress(KeyboardInterrupt):  # what was measured so far stays
+            for repeat in range(self._options.repetitions):
+                for row in rows:
+                    if not self._group(row, repeat):
+                        return
+        if not self._kept:
+            raise BenchError(f"nothing was measured: {'; '.join(f'{k}: {v}' for k, v in self.dead.items())}")
+
+    def _warm_up(self) -> None:
+        """The first requests of a process pay for caches, threads and pages: unmeasured."""
+        small = Row("warm-up", "synthetic:prompt=32,output=4", users=2, num_requests=2)
+        for target in list(self._targets):
+            self._ask(target, plan_of(small, self._options, 1_000_000))
+
+    def _group(self, row: Row, repeat: int) -> bool:
+        """One repetition of one row on all targets, in turning order; False if the user stopped it."""
+        plan = plan_of(row, self._options, repeat)
+        self._rows[row.name] = (row, plan.notes)
+        answered: list[tuple[str, Measured]] = []
+        turn = repeat % max(1, len(self._targets))
+        for target in [*self._targets[turn:], *self._targets[:turn]]:
+            if target.name in self.dead:
+                continue
+            answers = self._ask(target, plan)
+            if answers is None:
+                continue
+            if answers.stopped:
+                return False
+            found = measure(plan, answers.records, answers.invalid_reason)
+            answered.append((target.name, found))
+            self._say(f"{row.name} {repeat + 1}/{self._options.repetitions} {target.name}: {describe(found)}")
+        self.calibrations.append(self._calibrate())
+        limit = self._limit(plan)
+        for name, found in answered:
+            self._kept.setdefault((row.name, name), []).append((found, limit, len(self.calibrations) - 2))
+        return bool({one.name for one in self._targets} - set(self.dead))
+
+    def _ask(self, target: SuiteTarget, plan: LoadPlan) -> Answers | None:
+        try:
+            return target.run(plan)
+        except OctavoError as error:
+            self.dead[target.name] = error.message
+            self._say(f"{target.name}: {error.message}")
+            return None
+
+    def _limit(self, plan: LoadPlan) -> Limit | None:
+        if self._facts is None or any(one.token_ids is None for one in plan.requests):
+            return None
+        before, after = self.calibrations[-2:]
+        return limit_of(work_of(plan, self._facts), self._facts, faster(before, after))
+
+    def results(self) -> list[RowResult]:
+        return [
+            row_result(self._rows[row], target, [Repetition(measured=m, limit=n, calibration=c) for m, n, c in kept])
+            for (row, target), kept in self._kept.items()
+        ]
+
+
+def describe(found: Measured) -> str:
+    """One line for a person."""
+    if found.output_tokens_per_s is None or found.ttft_s is None:
+        return f"no answer ({found.error})"
+    text = f"{found.output_tokens_per_s:.1f} output tokens/s, TTFT {found.ttft_s * 1000:.0f} ms"
+    return f"{text}, {found.failed} FAILED ({found.error})" if found.failed else text
+
+
+def row_result(planned: tuple[Row, list[str]], target: str, repetitions: list[Repetition]) -> RowResult:
+    """Spreads over the repetitions."""
+    row, notes = planned
+    measured = [one.measured for one in repetitions]
+    limits = [one.limit for one in repetitions]
+    last = next((limit for limit in reversed(limits) if limit is not None), None)
+    return RowResult(
+        row=row.name,
+        target=target,
+        workload=row.workload,
+        users=row.users,
+        num_requests=row.num_requests,
+        repetitions=repetitions,
+        output_tokens_per_s=Spread.of([one.output_tokens_per_s for one in measured]),
+        decode_tokens_per_s=Spread.of([one.decode_tokens_per_s for one in measured]),
+        ttft_s=Spread.of([one.ttft_s for one in measured]),
+        tpot_s=Spread.of([one.tpot_s for one in measured]),
+        fraction=Spread.of([_share(one, "output_tokens_per_s") for one in repetitions]),
+        decode_fraction=Spread.of([_share(one, "decode_tokens_per_s") for one in repetitions]),
+        formula=last.formula if last else "",
+        bound_by=last.bound_by if last else "",
+        num_failed=sum(one.failed for one in measured),
+        notes=[*notes, *_notes(measured)],
+    )
+
+
+def _share(one: Repetition, name: str) -> float | None:
+    achieved, limit = getattr(one.measured, name), getattr(one.limit, name, None)
+    return achieved / limit if achieved is not None and limit else None
+
+
+def _notes(measured: Sequence[Measured]) -> list[str]:
+    notes = []
+    if early := sum(one.ended_early for one in measured):
+        notes.append(f"{early} of {sum(one.ok for one in measured)} answers ended before the asked length")
+    if any(one.tokens_are_chunks for one in measured):
+        notes.append("the server counts no tokens: chunks were counted")
+    errors = dict.fromkeys(one.error for one in measured if one.error)
+    notes += [f"failed: {error}" for error in list(errors)[:2]]
+    reasons = dict.fromkeys(one.invalid_reason for one in measured if one.invalid_reason)
+    return [*notes, *(f"not valid: {reason}" for reason in list(reasons)[:2])]
+
+
+def ratios(rows: Sequence[RowResult], numerator: str, denominator: str) -> dict[str, Spread]:
+    """Row -> output tokens per second of one target over another's, repetition by repetition."""
+    by_key = {(row.row, row.target): row for row in rows}
+    found = {}
+    for (name, target), row in by_key.items():
+        other = by_key.get((name, denominator))
+        if target != numerator or other is None:
+            continue
+        pairs = zip(row.repetitions, other.repetitions, strict=False)
+        rates = [(one.measured.output_tokens_per_s, two.measured.output_tokens_per_s) for one, two in pairs]
+        spread = Spread.of([one / two if one and two else None for one, two in rates])
+        if spread is not None:
+            found[name] = spread
+    return found
