@@ -88,7 +88,7 @@ def compare(
         (metric, label, _values(metric, valid[baseline]), _values(metric, valid[label]))
         for label in others
         for metric in metrics
-        if not (metric.name == "goodput_rps" and _promised_nothing(everything))
+        if not _says_nothing_new(metric, everything)
     ]
     tested = [one for one in tested if len(one[2]) and len(one[3])]
     p_values = [permutation_p_value(_scaled(base, other), _scaled(other, base), seed) for *_, base, other in tested]
@@ -124,9 +124,14 @@ def runs_needed(num_tests: int, level: float = LEVEL) -> int:
     return size
 
 
-def _promised_nothing(runs: Sequence[Run]) -> bool:
-    """Goodput is then the request rate, and every test too many takes power from the others."""
-    return all(run.slo == Slo() and run.summary.goodput_rps == run.summary.request_rate_rps for run in runs)
+def _says_nothing_new(metric: Metric, runs: Sequence[Run]) -> bool:
+    """Every test too many takes power from the others. E2E is TTFT + (n - 1) TPOT where a server streams; goodput is the
+    request rate where nothing was promised."""
+    if metric.name == "e2e_s.p50":
+        return all(run.summary.tpot_s.p50.value is not None for run in runs)
+    if metric.name == "goodput_rps":
+        return all(run.slo == Slo() and run.summary.goodput_rps == run.summary.request_rate_rps for run in runs)
+    return False
 
 
 def _values(metric: Metric, runs: Sequence[Run]) -> Array:
