@@ -34,9 +34,7 @@ def test_no_difference_is_called_none_in_95_percent_of_trials() -> None:
     for trial in range(40):
         found = compare(interleaved(server, server, 5, rng), seed=trial)
         silent += all(row.verdict == "no difference shown" for row in found.rows)
-    assert (
-        silent >= 54
-    )  # of a true 95 % it is 54 or more in 96.7 %; the figure itself: docs/results/bench-statistics.md
+    assert silent >= 35  # 35 or more of 40 in 98.6 % for a true 95 %; the figure: docs/results/bench-statistics.md
 
 
 def test_ten_percent_in_the_medians_is_found_with_five_interleaved_runs() -> None:
