@@ -22,7 +22,7 @@ def slope_p_value(values: Array) -> float | None:
     """Probability of so steep a trend in a stationary series; None for fewer than 100 values, which cannot tell.
 
     There are eight batches or more. Where an eighth of the series is shorter than two block lengths (300 requests to a queue at
-    90 % load), p < 0.01 comes in 6 % of stationary runs: those are too short for their intervals as well.
+    90 % load), p < 0.01 comes in a tenth of stationary runs: those are too short for their intervals as well.
     """
     size = len(values)
     if size < FEWEST_VALUES:
