@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 << 20
 SMALLEST_BUFFER_BYTES = 32 << 20
-SIZES = (256, 512, 1024, 1536)  # of the square matrices: the largest that the rate allows within the budget
-NUM_TRIES = 4
+SIZES = (256, 512, 1024, 1536)  # of the square matrices, as far as the rate and the budget allow
+MIN_TRIES, MAX_TRIES = 2, 64
 BUDGET_S = 0.4  # for the tries of one figure
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """Best, median and worst of ``num_tries``."""
+    """Best, median and worst of ``num_tries``, of the kind or size that gave the best."""
 
     best: float
     median: float
@@ -64,7 +64,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(num_threads: int | None = None, budget_s: float = BUDGET_S) -> Calibration:
-    """Measure now; takes at most about a second and a half with the default budget, most of it on slow machines.
+    """Measure now; takes about ``4 * budget_s``, more where one product alone takes longer.
 
     ``num_threads``: those that the engine uses (None: one per usable core). Raises ``BenchError`` where there is no torch.
     """
@@ -129,33 +129,36 @@ def _memory(num_bytes: int, budget_s: float) -> Figure:
     matrix = buffer[: buffer.numel() // 4096 * 4096].view(-1, 4096)
     vector = torch.ones(4096)
     ways: tuple[Callable[[], Any], ...] = (buffer.sum, buffer.amax, lambda: torch.mv(matrix, vector))
-    rates: list[float] = []
-    end_s = time.perf_counter() + budget_s
-    for number in range(NUM_TRIES):
-        rates += [num_bytes / _time_s(way) / 1e9 for way in ways]
-        if number and time.perf_counter() > end_s:
-            break
-    return _figure(rates)
+    return max((_tries(way, num_bytes / 1e9, budget_s / len(ways)) for way in ways), key=lambda one: one.best)
 
 
 def _matrix(product: Callable[[int], Callable[[], Any]], budget_s: float) -> Figure | None:
-    """The rate of the largest square product that fits ``NUM_TRIES`` times into the budget; None if there is none at all."""
-    try:
-        size, run = SIZES[0], product(SIZES[0])
-        run()  # the first call prepares the kernel
-    except (RuntimeError, NotImplementedError):
-        return None
-    took_s = _time_s(run)
-    allowed = [one for one in SIZES if took_s * (one / size) ** 3 * NUM_TRIES <= budget_s]
-    if allowed and allowed[-1] > size:
-        size = allowed[-1]
-        run = product(size)
-        run()
+    """The best rate over square products of growing size, as far as the budget allows; None if there is no such product.
+
+    Small ones alone would not do: on a busy machine they wait longer for their threads than they compute.
+    """
+    found: list[Figure] = []
+    end_s = time.perf_counter() + budget_s
+    for place, size in enumerate(SIZES):
+        work = 2 * size**3 / 1e9
+        if found and time.perf_counter() + 3 * work / found[-1].best > end_s:
+            break
+        try:
+            run = product(size)
+            run()  # the first call prepares the kernel
+        except (RuntimeError, NotImplementedError):
+            break
+        found.append(_tries(run, work, (end_s - time.perf_counter()) / (len(SIZES) - place)))
+    return max(found, key=lambda one: one.best) if found else None
+
+
+def _tries(run: Callable[[], Any], amount: float, budget_s: float) -> Figure:
+    """Rates, ``amount`` over the time of each try, until the budget is used up."""
     rates: list[float] = []
     end_s = time.perf_counter() + budget_s
-    while len(rates) < NUM_TRIES and (not rates or time.perf_counter() < end_s):
-        rates.append(2 * size**3 / _time_s(run) / 1e9)
-    return _figure(rates)
+    while len(rates) < MIN_TRIES or (len(rates) < MAX_TRIES and time.perf_counter() < end_s):
+        rates.append(amount / _time_s(run))
+    return Figure(max(rates), float(np.median(rates)), min(rates), len(rates))
 
 
 def _products(dtype: torch.dtype) -> Callable[[int], Callable[[], Any]]:
@@ -177,7 +180,3 @@ def _time_s(run: Callable[[], Any]) -> float:
     started_s = time.perf_counter()
     run()
     return time.perf_counter() - started_s
-
-
-def _figure(values: list[float]) -> Figure:
-    return Figure(max(values), float(np.median(values)), min(values), len(values))

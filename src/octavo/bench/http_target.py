@@ -97,7 +97,7 @@ def _body(model: str, form: str, *, ignore_eos: bool) -> dict[str, Any]:
         "text": {"prompt": "Once upon a time"},
         "messages": {"messages": [{"role": "user", "content": "Tell a long story."}]},
     }[form]
-    body = {"model": model, "max_tokens": PROBE_TOKENS, "temperature": 0.0, "stream": True}
+    body: dict[str, Any] = {"model": model, "max_tokens": PROBE_TOKENS, "temperature": 0.0, "stream": True}
     body["stream_options"] = {"include_usage": True}
     return body | prompt | ({"ignore_eos": True} if ignore_eos else {})
 

@@ -233,7 +233,7 @@ class SuiteRun:
     def _group(self, row: Row, repeat: int) -> bool:
         """One repetition of one row on all targets, in turning order; False if the user stopped it."""
         plan = plan_of(row, self._options, repeat)
-        self._rows[row.name] = (row, plan.notes)
+        self._rows[row.name] = (row, [note for note in plan.notes if not note.startswith("repeat ")])
         answered: list[tuple[str, Measured]] = []
         turn = repeat % max(1, len(self._targets))
         for target in [*self._targets[turn:], *self._targets[:turn]]:

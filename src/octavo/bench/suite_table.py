@@ -22,7 +22,7 @@ class Grid:
     """Headings and rows of text."""
 
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def rich(self, title: str = "") -> Table:
         table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
