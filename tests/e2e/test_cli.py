@@ -175,11 +175,11 @@ def test_a_chat_on_a_terminal() -> None:
     terminal.type("hello\n")
     terminal.wait_for(r"hello\r\n.+\r\n\r\n> $")
     terminal.type("/system be brief\n")
-    terminal.wait_for("system: be brief")
+    terminal.wait_for(r"system: be brief\r\n\r\n> $")
     terminal.type("/nonsense\n")
-    terminal.wait_for("unknown command /nonsense")
+    terminal.wait_for(r"unknown command /nonsense.*\r\n\r\n> $")
     terminal.interrupt()  # at the prompt: drops the line, stays
-    terminal.wait_for("Ctrl-D leaves")
+    terminal.wait_for(r"Ctrl-D leaves\)\r\n\r\n> $")
     terminal.type("/exit\n")
     assert terminal.close() == 0
 
@@ -190,8 +190,7 @@ def test_interrupt_stops_the_answer_and_not_the_chat() -> None:
     terminal.type("hello\n")
     terminal.wait_for(r"w\d+")
     terminal.interrupt()
-    terminal.wait_for(r"\(stopped\)")
-    terminal.wait_for("> $")
+    terminal.wait_for(r"\(stopped\)\r\n\r\n> $")
     terminal.type("\x04")
     assert terminal.close() == 0
 
