@@ -31,6 +31,11 @@ def octavo(*arguments: str, text_in: str = "", timeout_s: float = 60.0) -> subpr
     )
 
 
+def heed_interrupts() -> None:
+    """A shell's background job ignores SIGINT, and its children inherit that; on a terminal nobody does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command on a terminal of its own; what it shows is collected. It is gone after the ``with``."""
 
@@ -43,6 +48,7 @@ class Terminal:
             stderr=other,
             env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         os.close(other)
         self.shown = ""
