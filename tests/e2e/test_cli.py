@@ -195,6 +195,7 @@ def test_a_chat_on_a_terminal() -> None:
         terminal.wait_for(f"system: be brief{PROMPT}")
         terminal.type("/nonsense\n")
         terminal.wait_for(f"unknown command /nonsense.*{PROMPT}")
+        time.sleep(0.5)  # the prompt is shown a moment before readline waits, and only then a signal wakes it
         terminal.interrupt()  # at the prompt: drops the line, stays
         terminal.wait_for(f"Ctrl-D leaves.*{PROMPT}")
         terminal.type("/exit\n")
