@@ -235,16 +235,16 @@ class Scheduler:
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
         accepted, reason, stop = _accept(request, sample.token_ids)
         request.token_ids.extend(accepted)
-        if request.first_token_s is None:
+        is_first, request.last_token_s = request.first_token_s is None, now
+        if is_first:
             request.first_token_s = now
-        request.last_token_s = now
-        logprobs = None if sample.logprobs is None else sample.logprobs[: len(accepted)]
         event = TokenEvent(
             request_id=request.request_id,
             token_ids=accepted,
-            logprobs=logprobs,
+            logprobs=None if sample.logprobs is None else sample.logprobs[: len(accepted)],
             time_s=now,
             num_cached_tokens=request.num_cached_tokens,
+            timings=_timings(request, now) if is_first else None,
         )
         if reason is None:
             return event
