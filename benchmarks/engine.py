@@ -18,6 +18,7 @@ from record import environment
 
 FIGURES = {
     "equality": "greedy text against transformers in float32",
+    "invariance": "the same tokens in any company",
     "batching": "continuous batching",
     "prefix_cache": "prefix cache",
     "overhead": "engine overhead",
