@@ -36,7 +36,7 @@ test: setup lint
 	$(BIN)/pytest tests --cov --cov-report=term:skip-covered
 
 bench-engine: setup
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/engine.py --out docs/results/engine
 
 wheel: setup
 	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .

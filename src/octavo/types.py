@@ -100,7 +100,7 @@ class TokenEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_reason: int | str | None = None  # the stop token id that ended it (None for end-of-sequence)
     error: str | None = None  # with FinishReason.ERROR: what happened
     num_cached_tokens: int = 0  # prompt tokens served from the prefix cache
-    timings: RequestTimings | None = None  # on the terminal event
+    timings: RequestTimings | None = None  # on the first and the terminal event
 
 
 @dataclass(slots=True)

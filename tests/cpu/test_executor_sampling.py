@@ -78,6 +78,20 @@ def test_the_drawn_distribution_is_the_filtered_one(vocab_size: int, cuts: dict[
     assert not got[expected == 0].any()
 
 
+@pytest.mark.parametrize(
+    "cuts", [{"top_k": 10}, {"top_k": 64}, {"top_k": 130}, {"top_p": 0.5}, {"min_p": 0.3}], ids=str
+)
+def test_equals_of_the_last_kept_are_kept_however_many(cuts: dict[str, float]) -> None:
+    logits = np.repeat(np.array([-8.0, 1.0, 2.0, -3.0], dtype=np.float32), 60)
+    logits[[0, 100]] = 2.0
+    params = SamplingParams(**cuts)  # type: ignore[arg-type]
+    got = drawn_frequencies(logits, params, num_draws=6200)
+    expected = np.array(distribution(logits.tolist(), params))
+    assert np.abs(got - expected).max() <= 1.01 / 6200
+    assert (got[expected > 1.01 / 6200] > 0).all()
+    assert np.count_nonzero(expected) in (62, 121, 181)  # more than were asked for: the equals are in
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     logits=st.lists(st.integers(-12, 12).map(lambda i: i / 2) | st.just(-INF), min_size=1, max_size=90),

@@ -191,10 +191,10 @@ def test_the_factory_builds_a_model_that_answers(tmp_path: Path) -> None:
 
 
 def test_the_factory_builds_a_fake_without_a_model() -> None:
-    built = build_executor(config(executor="fake", fake_step_ms=2.5, seed=4), None)
+    built = build_executor(config(executor="fake", fake_step_ms=2.5, block_size=8), None)
     assert isinstance(built.executor, FakeExecutor)
     assert built.executor.step_time_s == pytest.approx(0.0025)
-    assert built.executor.seed == 4
+    assert built.executor.block_size == 8
 
 
 def test_the_factory_refuses_what_it_cannot_build(tmp_path: Path) -> None:

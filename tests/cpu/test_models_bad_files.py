@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -18,16 +19,22 @@ from octavo.models.safetensors import INDEX, SINGLE, SafetensorsWeights
 UP = "model.layers.1.mlp.up_proj.weight"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    tiny_models.write(tmp_path, tiny_models.llama(num_hidden_layers=2))
-    return tmp_path
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    model = tiny_models.write(root / "folder", tiny_models.llama(num_hidden_layers=2))
+    model.save_pretrained(root / "shards", max_shard_size="40KB")
+    return root
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    tiny_models.write(tmp_path, tiny_models.llama(num_hidden_layers=2), max_shard_size="40KB")
-    return tmp_path
+def folder(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine / "folder", tmp_path / "folder"))
+
+
+@pytest.fixture
+def shards(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine / "shards", tmp_path / "shards"))
 
 
 def load(folder: Path):

@@ -161,6 +161,17 @@ def test_a_failed_request_ends_alone() -> None:
     assert scheduler.num_running == 1
 
 
+def test_a_failed_chunk_ends_its_request_and_offers_nothing_to_others() -> None:
+    scheduler = make_scheduler(num_blocks=32, max_step_tokens=8)
+    scheduler.add(make_request("long", list(range(20))), 0.0)
+    plan = scheduler.plan(0.0)
+    assert not plan.requests[0].samples
+    (event,) = scheduler.commit(plan, StepResult({"long": Sample((), error="out of memory")}), 0.0)
+    scheduler.check()
+    assert (event.finish_reason, event.error) == (FinishReason.ERROR, "out of memory")
+    assert scheduler.kv.match(make_request("next", list(range(20)))) == []
+
+
 def test_abort_waiting_running_and_unknown() -> None:
     scheduler = make_scheduler(max_num_running=1)
     for name in ("runs", "waits"):

@@ -238,7 +238,7 @@ async def test_each_key_is_a_tenant_of_its_own(tmp_path: Path) -> None:
     [
         ("", 0o600, "holds no key"),
         ("# only a comment\n", 0o600, "holds no key"),
-        ("good-secret\n", 0o644, "chmod 600"),
+        ("good-secret\n", 0o662, "lets other users change it; run chmod 600"),
         ("short\n", 0o600, "at least 8"),
         ("with some spaces\n", 0o600, "without spaces"),
     ],

@@ -118,6 +118,17 @@ def test_text_of_the_stop_token_is_left_out_unless_asked_for() -> None:
     assert shown.push([104, 105, 257], ends_with_stop_token=True).text == "hi<eos>"
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 20])
+def test_stop_strings_do_not_count_before_min_tokens(size: int) -> None:
+    ids = FAKE.encode("a STOP b STOP c", add_special_tokens=False)  # one token a character
+    stream = TextStream(FAKE, SamplingParams(stop=("STOP",), min_tokens=4))
+    text = ""
+    for start in range(0, len(ids), size):
+        text += stream.push(ids[start : start + size]).text
+    assert text + stream.finish() == "a STOP b "
+    assert stream.stopped_by == "STOP"
+
+
 def test_token_texts_line_up_with_tokens() -> None:
     ids = FAKE.encode("aé🤗b", add_special_tokens=False)
     stream = TextStream(FAKE, SamplingParams(stop=("zzz",)))

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pytest
 
@@ -19,6 +21,7 @@ from support.server_process import ServerProcess
 
 OCTAVO = (sys.executable, "-m", "octavo.cli.main")
 HEAVY = ("torch", "fastapi", "transformers", "huggingface_hub", "tokenizers", "httpx", "numpy")
+PROMPT = r"\r\n\r\n> "
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("OCTAVO_LOG", "FORCE_COLOR", "COLUMNS")}
 
 
@@ -28,8 +31,13 @@ def octavo(*arguments: str, text_in: str = "", timeout_s: float = 60.0) -> subpr
     )
 
 
+def heed_interrupts() -> None:
+    """A shell's background job ignores SIGINT, and its children inherit that; on a terminal nobody does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
-    """A command on a terminal of its own; what it shows is collected."""
+    """A command on a terminal of its own; what it shows is collected. It is gone after the ``with``."""
 
     def __init__(self, *arguments: str) -> None:
         self._fd, other = pty.openpty()
@@ -40,18 +48,21 @@ class Terminal:
             stderr=other,
             env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         os.close(other)
         self.shown = ""
+        self._seen = 0
 
     def wait_for(self, pattern: str, timeout_s: float = 60.0) -> None:
-        """Until ``pattern`` has been shown after what was waited for before."""
-        start, deadline_s = len(self.shown), time.monotonic() + timeout_s
-        while not re.search(pattern, self.shown[start:]):
+        """Until ``pattern`` has been shown after what was found before."""
+        deadline_s = time.monotonic() + timeout_s
+        while not (found := re.search(pattern, self.shown[self._seen :], re.DOTALL)):
             left_s = deadline_s - time.monotonic()
             assert left_s > 0, f"{pattern!r} not shown in {self.shown!r}"
             if select.select([self._fd], [], [], left_s)[0]:
                 self.shown += os.read(self._fd, 4096).decode(errors="replace")
+        self._seen += found.end()
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
@@ -59,12 +70,18 @@ class Terminal:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
-    def close(self) -> int:
-        try:
-            return self.process.wait(30)
-        finally:
-            self.process.kill()
-            os.close(self._fd)
+    def exit_code(self) -> int:
+        return self.process.wait(30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._fd)
 
 
 def imported_by(code: str) -> set[str]:
@@ -162,38 +179,38 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 def test_interrupt_while_generating_leaves_quietly() -> None:
-    terminal = Terminal("generate", "--model", "fake", "--ignore-eos", "--max-tokens", "8000", "hi")
-    terminal.wait_for(r"w\d+")
-    terminal.interrupt()
-    assert terminal.close() == 130
-    assert "Traceback" not in terminal.shown
+    with Terminal("generate", "--model", "fake", "--ignore-eos", "--max-tokens", "8000", "hi") as terminal:
+        terminal.wait_for(r"w\d+")
+        terminal.interrupt()
+        assert terminal.exit_code() == 130
+        assert "Traceback" not in terminal.shown
 
 
 def test_a_chat_on_a_terminal() -> None:
-    terminal = Terminal("chat", "--model", "fake", "--max-tokens", "6", "--ignore-eos", "--seed", "4")
-    terminal.wait_for("> $")
-    terminal.type("hello\n")
-    terminal.wait_for(r"hello\r\n.+\r\n\r\n> $")
-    terminal.type("/system be brief\n")
-    terminal.wait_for("system: be brief")
-    terminal.type("/nonsense\n")
-    terminal.wait_for("unknown command /nonsense")
-    terminal.interrupt()  # at the prompt: drops the line, stays
-    terminal.wait_for("Ctrl-D leaves")
-    terminal.type("/exit\n")
-    assert terminal.close() == 0
+    with Terminal("chat", "--model", "fake", "--max-tokens", "6", "--ignore-eos", "--seed", "4") as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("hello\n")
+        terminal.wait_for(PROMPT)
+        terminal.type("/system be brief\n")
+        terminal.wait_for(f"system: be brief{PROMPT}")
+        terminal.type("/nonsense\n")
+        terminal.wait_for(f"unknown command /nonsense.*{PROMPT}")
+        time.sleep(0.5)  # the prompt is shown a moment before readline waits, and only then a signal wakes it
+        terminal.interrupt()  # at the prompt: drops the line, stays
+        terminal.wait_for(f"Ctrl-D leaves.*{PROMPT}")
+        terminal.type("/exit\n")
+        assert terminal.exit_code() == 0
 
 
 def test_interrupt_stops_the_answer_and_not_the_chat() -> None:
-    terminal = Terminal("chat", "--model", "fake", "--max-tokens", "8000", "--ignore-eos")
-    terminal.wait_for("> $")
-    terminal.type("hello\n")
-    terminal.wait_for(r"w\d+")
-    terminal.interrupt()
-    terminal.wait_for(r"\(stopped\)")
-    terminal.wait_for("> $")
-    terminal.type("\x04")
-    assert terminal.close() == 0
+    with Terminal("chat", "--model", "fake", "--max-tokens", "8000", "--ignore-eos") as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("hello\n")
+        terminal.wait_for(r"w\d+")
+        terminal.interrupt()
+        terminal.wait_for(rf"\(stopped\){PROMPT}")
+        terminal.type("\x04")
+        assert terminal.exit_code() == 0
 
 
 def test_chat_with_a_running_server() -> None:

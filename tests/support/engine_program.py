@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from octavo.config import EngineConfig
-from octavo.engine.core import Engine, RequestDefaults
+from octavo.engine.admission import RequestDefaults
+from octavo.engine.core import Engine
 from octavo.engine.messages import Start
 from octavo.engine.process import Loaded, run_process
 from octavo.errors import UnsupportedModelError

@@ -164,9 +164,10 @@ class Conversation:
                 said += text
                 write(text)
                 if interrupt.wanted:
-                    self._note("\n(stopped)")
                     break
         write("\n")
+        if interrupt.wanted:
+            self._note("(stopped)")
         self._history = [*asked, {"role": "assistant", "content": said}]
 
 

@@ -214,7 +214,7 @@ def _print(diagnosis: Diagnosis) -> None:
         console.print(Text(title, style="bold"))
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, min_width=14)
+        table.add_column(no_wrap=True, min_width=16)
         table.add_column(overflow="fold")
         for finding in findings:
             table.add_row(_mark(finding), finding.what, Text(finding.found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,15 +48,18 @@ def list_models(as_json: AsJson = False) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
-    for heading in ("here", "size", "architecture", "licence", "source"):
+    for heading in ("here", "size", "architecture", "licence", "from"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         size = format_bytes(row["size_bytes"]) if row["size_bytes"] else "-"
-        source = row["source"].split(",")[0] + (", ..." if "," in row["source"] else "")
         here = "yes" if row["fetched"] else "no"
         default = " (default)" if row["name"] == DEFAULT_MODEL else ""
-        table.add_row(row["name"] + default, here, size, row["architecture"], row["licence"], source)
+        table.add_row(
+            row["name"] + default, here, size, row["architecture"], row["licence"], row["source"].split(":")[0]
+        )
     stdout().print(table)
+    if sys.stdout.isatty():
+        print("\noctavo models show NAME says more; octavo models pull NAME fetches one.")
 
 
 def pull(

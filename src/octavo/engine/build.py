@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octavo.config import EngineConfig
-from octavo.engine.core import Engine, RequestDefaults
+from octavo.engine.admission import RequestDefaults
+from octavo.engine.core import Engine
 from octavo.engine.resolve import FAKE_MODEL, Resolution, resolve
 from octavo.executor.factory import build_executor
 from octavo.hardware import Hardware, detect

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 
-import msgspec
-
-from octavo.errors import EngineError, InvalidRequestError
-from octavo.kvcache.fit import check_fits
+from octavo.engine.admission import RequestDefaults, complete
+from octavo.errors import EngineError
 from octavo.scheduler.scheduler import Scheduler
 from octavo.types import (
     Clock,
@@ -17,7 +14,6 @@ from octavo.types import (
     EngineStats,
     Executor,
     Plan,
-    Request,
     StepResult,
     Submission,
     TokenEvent,
@@ -37,14 +33,6 @@ class StepReport:
 
     events: list[TokenEvent]
     stats: EngineStats
-
-
-@dataclass(frozen=True, slots=True)
-class RequestDefaults:
-    """What a request is completed with."""
-
-    eos_token_ids: frozenset[int] = frozenset()  # end a sequence unless ignore_eos
-    seed: int = 0  # from which requests without a seed get theirs
 
 
 class Engine:
@@ -71,8 +59,8 @@ class Engine:
         return self._scheduler.has_work or bool(self._ended)
 
     def submit(self, submission: Submission) -> None:
-        """Queue it. Raises ``InvalidRequestError`` (empty prompt, unknown token ids, id in use) or ``ContextLengthError``."""
-        self._scheduler.add(self._complete(submission), self._clock.now())
+        """Queue it. Raises ``InvalidRequestError`` (see ``admission``; also an id in use) or ``ContextLengthError``."""
+        self._scheduler.add(complete(submission, self.info, self._defaults), self._clock.now())
 
     def abort(self, request_id: str) -> None:
         """End it now, wherever it is; its blocks are free when this returns. Unknown or ended ids are no error."""
@@ -102,38 +90,3 @@ class Engine:
         if self._scheduler.has_work:
             raise EngineError("the scheduler planned nothing although requests are in flight; this is a bug")
         return StepResult()
-
-    def _complete(self, submission: Submission) -> Request:
-        """The checked request with everything resolved that the client left open."""
-        prompt, params = submission.prompt_token_ids, submission.params
-        if not prompt:
-            raise InvalidRequestError("the prompt has no tokens; send at least one", param="prompt")
-        for token_id in (min(prompt), max(prompt)):
-            if not 0 <= token_id < self.info.vocab_size:
-                raise InvalidRequestError(
-                    f"prompt token id {token_id} is outside the vocabulary 0..{self.info.vocab_size - 1}",
-                    param="prompt",
-                )
-        room = self.info.max_request_tokens - len(prompt)
-        max_tokens = params.max_tokens if params.max_tokens is not None else max(1, room)
-        check_fits(len(prompt), max_tokens, self.info)
-        if params.seed is None:
-            params = msgspec.structs.replace(params, seed=_derived_seed(self._defaults.seed, submission.request_id))
-        stop_ids = frozenset(params.stop_token_ids) | (
-            frozenset() if params.ignore_eos else self._defaults.eos_token_ids
-        )
-        return Request(
-            request_id=submission.request_id,
-            token_ids=list(prompt),
-            num_prompt_tokens=len(prompt),
-            params=params,
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
-            arrival_s=submission.arrival_s,
-            priority=submission.priority,
-            tenant=submission.tenant,
-        )
-
-
-def _derived_seed(seed: int, request_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{request_id}".encode()).digest()[:7], "big")

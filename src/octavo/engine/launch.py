@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from octavo.engine.messages import (
     restore,
 )
 from octavo.errors import EngineError, OctavoError
+from octavo.executor.threads import calm_threads
 
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "octavo.engine.process")
 EARLY_COMMAND = (*ENGINE_COMMAND, "--import-ahead")  # for ``spawn`` before it is known which model is loaded
@@ -50,6 +52,8 @@ class Spawned:
 
 def spawn(command: tuple[str, ...]) -> Spawned:
     """Start an engine process, which waits for its ``Start`` now. Raises ``EngineError``."""
+    environment = dict(os.environ)
+    calm_threads(environment)
     ours, theirs = socket.socketpair()
     with theirs:
         fd = theirs.fileno()
@@ -57,6 +61,7 @@ def spawn(command: tuple[str, ...]) -> Spawned:
             process = subprocess.Popen(  # noqa: S603 - the command is ours, no shell
                 [*command, str(fd)],
                 pass_fds=[fd],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # the server's standard output belongs to the server
                 process_group=0,  # Ctrl-C in the terminal is the server's to handle

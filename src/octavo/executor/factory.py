@@ -5,6 +5,7 @@ Heavy imports happen inside the builders: the fake executor needs no torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
 from octavo.executor.fake import FakeExecutor
+from octavo.executor.threads import calm_threads
 from octavo.types import Executor
 
 FAKE_VOCAB_SIZE = 512
@@ -45,6 +47,7 @@ def _build_fake(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
 def _build_torch(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
     if model_path is None:
         raise ConfigError(f"executor = {config.executor} needs a model, got none", param="executor")
+    calm_threads(os.environ)
     import torch
 
     from octavo.executor.torch_executor import CacheShape, TorchExecutor

@@ -91,9 +91,9 @@ class Scheduler:
         request = self._requests.get(request_id)
         if request is None:
             return None
-        reason = FinishReason.ABORT if error is None else FinishReason.ERROR
-        event = TokenEvent(request_id=request_id, time_s=now, finish_reason=reason, error=error)
-        return self._end(request, event, now)
+        if error is not None:
+            return self._fail(request, error, now)
+        return self._end(request, TokenEvent(request_id=request_id, time_s=now, finish_reason=FinishReason.ABORT), now)
 
     def abort_all(self, now: float, error: str | None = None) -> list[TokenEvent]:
         ends = (self.abort(request_id, now, error) for request_id in list(self._requests))
@@ -124,17 +124,16 @@ class Scheduler:
         )
 
     def _plan_running(self, draft: _Draft, requests: Iterable[Request]) -> None:
-        extend = self.kv.extend
+        table_of, block_size = self.kv.block_table, self.kv.block_size
         for request in requests:
             if draft.budget <= 0:
                 return
-            if request.request_id in draft.preempted:
+            request_id, start = request.request_id, request.num_computed_tokens
+            if request_id in draft.preempted:
                 continue  # gave way to one before it
-            known, computed = len(request.token_ids), request.num_computed_tokens
-            num_tokens = min(known - computed, draft.budget)
-            if extend(request.request_id, computed + num_tokens) or self._make_room(
-                draft, request, computed + num_tokens
-            ):
+            num_tokens = min(len(request.token_ids) - start, draft.budget)
+            has_room = start + num_tokens <= len(table_of(request_id)) * block_size  # mostly: no need to ask for more
+            if has_room or self._make_room(draft, request, start + num_tokens):
                 self._put(draft, request, num_tokens)
 
     def _make_room(self, draft: _Draft, request: Request, num_tokens: int) -> bool:
@@ -216,38 +215,44 @@ class Scheduler:
 
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[TokenEvent]:
         """Record a finished step: advance, offer full blocks to others, detect the end. Returns what clients must hear."""
+        block_size = self.kv.block_size
         events = []
         for request, start, num_tokens, _, samples in plan.requests:
             if self._requests.get(request.request_id) is not request:
                 continue  # aborted while the step ran
+            sample = result.samples.get(request.request_id)
+            if sample is not None and sample.error is not None:  # even a chunk can fail: nothing of it may be kept
+                events.append(self._fail(request, sample.error, now))
+                continue
             request.num_computed_tokens = start + num_tokens
-            self.kv.commit(request)
+            if request.num_computed_tokens // block_size > start // block_size:  # a block became full
+                self.kv.commit(request)
             self.policy.committed(request, num_tokens, now)
             if samples:
                 events.append(self._advance(request, result.samples[request.request_id], now))
         return events
 
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
-        if sample.error is not None:
-            failed = TokenEvent(
-                request_id=request.request_id, time_s=now, finish_reason=FinishReason.ERROR, error=sample.error
-            )
-            return self._end(request, failed, now)
         accepted, reason, stop = _accept(request, sample.token_ids)
         request.token_ids.extend(accepted)
-        if request.first_token_s is None:
+        is_first, request.last_token_s = request.first_token_s is None, now
+        if is_first:
             request.first_token_s = now
-        request.last_token_s = now
         event = TokenEvent(
             request_id=request.request_id,
             token_ids=accepted,
-            logprobs=sample.logprobs[: len(accepted)] if sample.logprobs is not None else None,
+            logprobs=None if sample.logprobs is None else sample.logprobs[: len(accepted)],
             time_s=now,
-            finish_reason=reason,
-            stop_reason=stop,
             num_cached_tokens=request.num_cached_tokens,
+            timings=_timings(request, now) if is_first else None,
         )
-        return event if reason is None else self._end(request, event, now)
+        if reason is None:
+            return event
+        return self._end(request, msgspec.structs.replace(event, finish_reason=reason, stop_reason=stop), now)
+
+    def _fail(self, request: Request, error: str, now: float) -> TokenEvent:
+        event = TokenEvent(request_id=request.request_id, time_s=now, finish_reason=FinishReason.ERROR, error=error)
+        return self._end(request, event, now)
 
     def _end(self, request: Request, event: TokenEvent, now: float) -> TokenEvent:
         """The one place where a request leaves the scheduler."""

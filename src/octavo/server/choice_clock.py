@@ -22,9 +22,11 @@ class ChoiceClock:
         self._last_s = arrival_s
         self._num_tokens = 0
         self._timings: RequestTimings | None = None
+        self._early: RequestTimings | None = None
 
-    def tokens(self, count: int) -> None:
-        """``count`` tokens have just arrived."""
+    def tokens(self, count: int, engine: RequestTimings | None) -> None:
+        """``count`` tokens have just arrived; ``engine``: what the engine says of their request's times, if anything."""
+        self._early = engine or self._early
         if not count:
             return
         now = time.monotonic()
@@ -50,6 +52,8 @@ class ChoiceClock:
             ttft_s=None if first_s is None else first_s - self._arrival_s,
             tpot_s=tpot_s,
             e2e_s=time.monotonic() - self._arrival_s,
+            queue_s=self._early.queue_s if self._early is not None else None,
+            num_preemptions=self._early.num_preemptions if self._early is not None else 0,
         )
         return self._timings
 

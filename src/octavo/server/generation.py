@@ -155,7 +155,7 @@ async def _run_choice(job: Job, choice: Choice) -> AsyncGenerator[Piece, None]:
     try:
         async with aclosing(source) as events:
             async for event in events:
-                clock.tokens(len(event.token_ids))
+                clock.tokens(len(event.token_ids), event.timings)
                 if choice.index in job.cached and event.num_cached_tokens:
                     job.cached[choice.index] = event.num_cached_tokens
                 job.num_output_tokens += len(event.token_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import stat
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from octavo.errors import AuthenticationError, ConfigError
 
 MIN_KEY_CHARS = 8
+_log = logging.getLogger(__name__)
 
 
 class ApiKeys:
@@ -46,7 +48,7 @@ class ApiKeys:
 def load_api_keys(file: str) -> ApiKeys:
     """Keys from ``file``, one a line; blank lines and lines that begin with # are skipped. "" means no keys needed.
 
-    Raises ``ConfigError`` if the file cannot be read, is open to other users, or holds no usable key.
+    Raises ``ConfigError`` if the file cannot be read, can be changed by other users, or holds no usable key.
     """
     if not file:
         return ApiKeys()
@@ -57,11 +59,13 @@ def load_api_keys(file: str) -> ApiKeys:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"api_key_file {file}: {why}", param="api_key_file") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~(stat.S_IRGRP):
-        shown = f"{stat.S_IMODE(mode):o}"
+    shown = f"{stat.S_IMODE(mode):o}"
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
-            f"api_key_file {file}: mode {shown} lets other users in; run chmod 600 {file}", param="api_key_file"
+            f"api_key_file {file}: mode {shown} lets other users change it; run chmod 600 {file}", param="api_key_file"
         )
+    if mode & stat.S_IROTH:  # what a mounted Kubernetes secret looks like by default
+        _log.warning("api_key_file %s: mode %s lets every user of this machine read it", file, shown)
     keys = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if not keys:
         raise ConfigError(f"api_key_file {file}: holds no key; expected one a line", param="api_key_file")

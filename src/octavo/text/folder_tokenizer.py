@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 from octavo.errors import ModelNotFoundError, UnsupportedModelError, WeightFormatError
 from octavo.text.chat_template import MAX_TEMPLATE_CHARS, ChatTemplate
 from octavo.text.codec import BackendCodec
-from octavo.text.tokenizer import TURN_END_TOKENS, TokenizerParts
+from octavo.text.parts import TURN_END_TOKENS, TokenizerParts
 
 _MAX_FILE_BYTES = 256 << 20
 _TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")

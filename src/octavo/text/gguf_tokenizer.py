@@ -20,8 +20,8 @@ from octavo.gguf_file import read_gguf_metadata
 from octavo.gguf_metadata import GGUFMetadata
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.codec import SPACE_MARK, BackendCodec
+from octavo.text.parts import TURN_END_TOKENS, TokenizerParts
 from octavo.text.pre_tokenizers import build_normalizer, build_pre_tokenizer, find_rule
-from octavo.text.tokenizer import TURN_END_TOKENS, TokenizerParts
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _PREFIX = "tokenizer.ggml."

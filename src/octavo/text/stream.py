@@ -28,8 +28,9 @@ class TextStream:
     """``push`` token ids as they come, ``finish`` when the engine says the request has ended.
 
     A stop string is found wherever it falls, also across tokens and pushes; the one that ends first wins, among those
-    the longest. Text is held back only while it is the beginning of some stop string. Joined texts of any way to cut
-    the same ids are equal, up to the end. The caller aborts the request once ``stopped_by`` is set; later pushes give "".
+    the longest. The text of the first ``min_tokens`` tokens is never searched. Text is held back only while it is the
+    beginning of some stop string. Joined texts of any way to cut the same ids are equal, up to the end. The caller
+    aborts the request once ``stopped_by`` is set; later pushes give "".
     """
 
     def __init__(self, tokenizer: Tokenizer, params: SamplingParams, *, continuation: bool = True) -> None:
@@ -39,6 +40,7 @@ class TextStream:
         self._stops = tuple(stop for stop in params.stop if stop)
         self._include_stop = params.include_stop_str_in_output
         self._held = ""
+        self._num_unstoppable = params.min_tokens  # tokens to come in which no stop string counts
         self.stopped_by: str | None = None
 
     def push(self, token_ids: Sequence[int], *, ends_with_stop_token: bool = False) -> TextDelta:
@@ -51,7 +53,9 @@ class TextStream:
         shown = len(token_ids) - (ends_with_stop_token and not self._include_stop)
         push_one = self._detokenizer.push_one
         texts = tuple(push_one(token_id) if index < shown else "" for index, token_id in enumerate(token_ids))
-        return TextDelta(self._release("".join(texts)), self.stopped_by, texts)
+        free = min(self._num_unstoppable, len(texts))
+        self._num_unstoppable -= free
+        return TextDelta("".join(texts[:free]) + self._release("".join(texts[free:])), self.stopped_by, texts)
 
     def finish(self) -> str:
         """Text held back that no stop string claimed. May itself complete a stop string: see ``stopped_by`` after it."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from octavo.executor.sampling.inverse import draw, first_above
 from octavo.executor.sampling.truncation import Truncation, cut_candidates, cut_vocabulary
-
-CHUNK = 256
 
 
 def draw_tokens(scaled: Tensor, truncation: Truncation, uniform: Tensor) -> Tensor:
@@ -42,23 +41,6 @@ def draw_tokens(scaled: Tensor, truncation: Truncation, uniform: Tensor) -> Tens
     return tokens
 
 
-def draw(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens ``[R]`` with probabilities in proportion to ``weights`` (float32 ``[R, V]``).
-
-    Two levels: the sums of chunks of the vocabulary say which chunk, the running sum inside it says which token. That
-    avoids a running sum over the vocabulary, several times the cost of everything else.
-    """
-    if weights.shape[1] % CHUNK:
-        weights = torch.nn.functional.pad(weights, (0, -weights.shape[1] % CHUNK))
-    chunks = weights.view(weights.shape[0], -1, CHUNK)
-    running = chunks.sum(-1).to(torch.float64).cumsum(-1)
-    target = uniform[:, None] * running[:, -1:]
-    chunk = _first_above(running, target)
-    before = torch.where(chunk > 0, running.gather(1, (chunk - 1).clamp(min=0)), 0.0)
-    inside = chunks.gather(1, chunk[:, :, None].expand(-1, 1, CHUNK))[:, 0].to(torch.float64)
-    return (chunk * CHUNK + _first_above(inside.cumsum(-1), target - before))[:, 0]
-
-
 def _rows(scaled: Tensor, rows: Tensor) -> Tensor:
     return scaled if len(rows) == len(scaled) else scaled[rows]
 
@@ -67,13 +49,4 @@ def _draw_candidates(weights: Tensor, ids: Tensor, uniform: Tensor) -> Tensor:
     """One of ``ids`` ``[R, W]`` a row by its weight; put into the order of ids first."""
     ids, order = ids.sort(-1)
     running = weights.gather(1, order).cumsum(-1)
-    return ids.gather(1, _first_above(running, uniform[:, None] * running[:, -1:]))[:, 0]
-
-
-def _first_above(running: Tensor, target: Tensor) -> Tensor:
-    """Index ``[R, 1]`` of the first running sum above ``target`` ``[R, 1]``: never an entry that adds nothing.
-
-    Where rounding leaves none above it, the last entry that added something.
-    """
-    limit = target.minimum(torch.nextafter(running[:, -1:], torch.zeros_like(target)))
-    return torch.searchsorted(running, limit.contiguous(), right=True)
+    return ids.gather(1, first_above(running, uniform[:, None] * running[:, -1:]))[:, 0]
