@@ -222,7 +222,8 @@ class SuiteRun:
                     if not self._group(row, repeat):
                         return
         if not self._kept:
-            raise BenchError(f"nothing was measured: {'; '.join(f'{k}: {v}' for k, v in self.dead.items())}")
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.dead.items())
+            raise BenchError(f"nothing was measured: {reasons or 'stopped before the first row had ended'}")
 
     def _warm_up(self) -> None:
         """The first requests of a process pay for caches, threads and pages: unmeasured."""

@@ -1,0 +1,220 @@
+"""Servers side by side: strictly interleaved, asked in what all understand, the dead reported and the rest measured."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from scipy import stats
+
+from octavo.bench.calibration import Calibration, Figure
+from octavo.bench.client.target import Target
+from octavo.bench.http_target import Abilities, common_form, probe
+from octavo.bench.launched import LaunchedServer, command_words, free_port
+from octavo.bench.measure import Measured
+from octavo.bench.peers import Peer, PeersResult, compare_peers, paired_ratios, parse_pairs, ratio_of_rounds
+from octavo.bench.suite import Repetition, Row, RowResult, SuiteOptions
+from octavo.bench.suite_table import peers_grid, peers_markdown, servers_grid
+from octavo.errors import BenchError, ConfigError
+from support.stub_server import StubConfig, StubServer, serve
+
+ROWS = (Row("burst", "synthetic:prompt=8,output=5", users=2, num_requests=2),)
+NAMES = ("first", "second")
+
+
+@contextmanager
+def stub(config: StubConfig | None = None) -> Iterator[StubServer]:
+    """A stub in a thread of its own: what is tested here has loops of its own."""
+    loop = asyncio.new_event_loop()
+    ready, over = threading.Event(), asyncio.Event()
+    servers: list[StubServer] = []
+
+    async def live() -> None:
+        async with serve(config) as server:
+            servers.append(server)
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(live(),))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield servers[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
+
+
+def calibrate() -> Calibration:
+    one = Figure(1.0, 1.0, 1.0, 1)
+    return Calibration(
+        created="",
+        num_threads=1,
+        memory_gb_per_s=one,
+        f32_gflops=one,
+        bf16_gflops=None,
+        int8_gflops=None,
+        took_s=0.0,
+    )
+
+
+def test_a_dying_peer_is_reported_and_the_others_go_on() -> None:
+    said: list[str] = []
+    # it dies after the three questions of the probe, the warm-up and the first round, in the second
+    with stub() as first, stub(StubConfig(die_after=3 + 2 + 2 + 1)) as second:
+        peers = [Peer(name="first", url=first.url), Peer(name="second", url=second.url)]
+        peers.append(Peer(name="absent", url=f"http://127.0.0.1:{free_port()}"))
+        found = compare_peers(peers, ROWS, SuiteOptions(repetitions=3), calibrate, said.append)
+        bodies = [one.body for one in first.requests[5:]]
+    assert found.form == "tokens" and len(bodies) == 6
+    assert all(one["ignore_eos"] and one["temperature"] == 0 and len(one["prompt"]) == 8 for one in bodies)
+    assert len({tuple(one["prompt"]) for one in bodies}) == 6  # fresh tokens in every round
+    rows = {row.target: row for row in found.rows}
+    assert [one.measured.ok for one in rows["first"].repetitions] == [2, 2, 2]
+    assert rows["first"].num_failed == 0 and rows["first"].notes == []
+    assert rows["second"].repetitions[0].measured.ok == 2
+    assert peers[1].dead and "cannot reach" in peers[1].dead
+    assert peers[2].dead and peers[2].abilities is None
+    assert any(line.startswith("absent: cannot ask") for line in said)
+    assert {(one.peer, one.metric) for one in found.ratios} >= {("second", "output_tokens_per_s")}
+
+    result = PeersResult(
+        suite="cpu",
+        created="now",
+        command="octavo bench peers",
+        commit="abc",
+        octavo_version="1",
+        machine={},
+        seed=0,
+        form=found.form,
+        peers=peers,
+        rows=found.rows,
+        ratios=found.ratios,
+        calibrations=found.calibrations,
+    )
+    page = peers_markdown(result)
+    assert "| absent | - |" in page and "gone: cannot ask" in page and "| burst | second |" in page
+    assert [row[0] for row in servers_grid(result).rows] == ["first", "second", "absent"]
+    assert [row[1] for row in peers_grid(result).rows] == ["first", "second"]
+    assert msgspec.json.decode(msgspec.json.encode(result), type=PeersResult).ratios == found.ratios
+
+
+def test_nobody_answers() -> None:
+    peer = Peer(name="absent", url=f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(BenchError, match="no server answers: absent: cannot ask"):
+        compare_peers([peer], ROWS, SuiteOptions(), calibrate)
+
+
+def test_what_a_server_can_do_is_asked() -> None:
+    with stub(StubConfig(model="known")) as able:
+        found = probe(Target(url=able.url))
+        assert found == Abilities(model="known", forms=("tokens", "text", "messages"), ignore_eos=True, usage=True)
+        assert [one.body["max_tokens"] for one in able.requests] == [24, 24, 24]
+    with stub(StubConfig(usage=False)) as silent:
+        found = probe(Target(url=silent.url))
+        assert not found.usage and "chunks are counted" in found.describe()
+    with stub(StubConfig(refuse_rate=1.0)) as full, pytest.raises(BenchError, match=r"no kind of prompt.*503"):
+        probe(Target(url=full.url))
+    with stub(StubConfig(api_key="secret")) as locked:
+        assert probe(Target(url=locked.url, api_key="secret")).forms[0] == "tokens"
+
+
+def abilities(*forms: str) -> Abilities:
+    return Abilities(model="m", forms=forms, ignore_eos=True, usage=True)
+
+
+def test_all_are_asked_the_same() -> None:
+    every = abilities("tokens", "text", "messages")
+    assert common_form([every, every]) == "tokens"
+    assert common_form([every, abilities("text", "messages")]) == "text"
+    assert common_form([abilities("messages"), every]) == "messages"
+    with pytest.raises(BenchError, match="no form of prompt"):
+        common_form([abilities("messages"), abilities("tokens")])
+
+
+def row(target: str, rates: list[float], failed: int = 0) -> RowResult:
+    measured = [Measured(ok=1, failed=failed, output_tokens_per_s=rate) for rate in rates]
+    return RowResult(
+        row="r",
+        target=target,
+        workload="w",
+        users=1,
+        num_requests=1,
+        repetitions=[Repetition(measured=one, limit=None, calibration=i) for i, one in enumerate(measured)],
+    )
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    """The machine halves its speed in round 2; the ratio does not care."""
+    rows = [row("first", [10.0, 5.0, 10.0]), row("second", [20.0, 10.0, 20.0])]
+    (found,) = paired_ratios(rows, NAMES)
+    assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert (found.baseline, found.peer, found.num_rounds) == ("first", "second", 3)
+    assert paired_ratios([rows[0], row("second", [20.0] * 3, failed=1)], NAMES) == []
+
+
+def test_the_interval_of_a_ratio_covers_the_truth() -> None:
+    rng = np.random.default_rng()
+    hits, num_trials = 0, 400
+    for _ in range(num_trials):
+        found = ratio_of_rounds(np.exp(rng.normal(0.3, 0.2, 4)).tolist())
+        assert found.low is not None and found.high is not None
+        hits += found.low <= np.exp(0.3) <= found.high
+    low, high = stats.binom.interval(0.99999, num_trials, 0.95)
+    assert low <= hits <= high
+    assert ratio_of_rounds([2.0]).low is None
+
+
+def test_pairs_of_name_and_value() -> None:
+    assert parse_pairs(["a=http://x:1/?b=c", "b=y"], "URL") == {"a": "http://x:1/?b=c", "b": "y"}
+    for wrong, message in ((["http://x"], "write it as name=URL"), (["a="], "name=URL"), (["a=b", "a=c"], "twice")):
+        with pytest.raises(ConfigError, match=message):
+            parse_pairs(wrong, "URL")
+    assert command_words("serve 'a b' --port {port}", 81) == ["serve", "a b", "--port", "81"]
+    with pytest.raises(ConfigError, match=r"write \{port\}"):
+        command_words("serve --port 80", 81)
+    with pytest.raises(ConfigError, match="quotation"):
+        command_words("serve 'a --port {port}", 81)
+
+
+SERVER = """
+import http.server, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[2], "w").write(str(child.pid))
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/v1/models" else 404)
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def log_message(self, *words): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+
+def test_a_server_started_here_is_measured_and_ended_with_its_children(tmp_path: Path) -> None:
+    import psutil
+
+    port, note = free_port(), tmp_path / "child"
+    with LaunchedServer("mine", [sys.executable, "-c", SERVER, str(port), str(note)], port, 60.0) as server:
+        child = int(note.read_text())
+        assert psutil.pid_exists(child)
+        assert server.ready_s is not None and server.ready_s > 0
+    assert server.peak_rss_bytes > 4 << 20
+    gone = not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert gone
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    words = [sys.executable, "-c", "import sys; sys.exit('no such model')"]
+    with pytest.raises(BenchError, match="code 1 before it was ready; it said: no such model"):
+        LaunchedServer("mine", words, free_port(), 60.0).__enter__()
+    with pytest.raises(BenchError, match="cannot start /nowhere/server"):
+        LaunchedServer("mine", ["/nowhere/server"], free_port()).__enter__()
