@@ -217,10 +217,8 @@ class SuiteRun:
             self._warm_up()
         self.calibrations.append(self._calibrate())
         with suppress(KeyboardInterrupt):  # what was measured so far stays
-            for repeat in range(self._options.repetitions):
-                for row in rows:
-                    if not self._group(row, repeat):
-                        return
+            groups = ((row, repeat) for repeat in range(self._options.repetitions) for row in rows)
+            all(self._group(row, repeat) for row, repeat in groups)  # up to the first that says to stop
         if not self._kept:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.dead.items())
             raise BenchError(f"nothing was measured: {reasons or 'stopped before the first row had ended'}")
@@ -232,12 +230,11 @@ class SuiteRun:
             self._ask(target, plan_of(small, self._options, 1_000_000))
 
     def _group(self, row: Row, repeat: int) -> bool:
-        """One repetition of one row on all targets, in turning order; False if the user stopped it."""
+        """One repetition of one row on all targets, in their order; False if the user stopped it or nobody is left."""
         plan = plan_of(row, self._options, repeat)
         self._rows[row.name] = (row, [note for note in plan.notes if not note.startswith("repeat ")])
         answered: list[tuple[str, Measured]] = []
-        turn = repeat % max(1, len(self._targets))
-        for target in [*self._targets[turn:], *self._targets[:turn]]:
+        for target in self._targets:
             if target.name in self.dead:
                 continue
             answers = self._ask(target, plan)
