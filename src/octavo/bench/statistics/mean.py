@@ -3,8 +3,8 @@
 Studentised moving-block bootstrap: blocks of consecutive values are drawn with replacement (Künsch 1989, Annals of Statistics
 17), each draw's mean is divided by its own standard error, and the quantiles of that ratio take the place of Student's t
 (Götze & Künsch 1996, Annals of Statistics 24: second-order correct). They are multiplied with a standard error from the lugsail
-long-run variance, since the plain block variance is too small. The plain percentile interval covers 64-93 % where this one
-covers 86-96 % (see `benchmarks/bench_coverage.py`).
+long-run variance, since the plain block variance is too small. The plain percentile interval covers 60-96 % where this one
+covers 78-97 %, queues near saturation included (`docs/results/bench-statistics.md`).
 """
 
 from __future__ import annotations

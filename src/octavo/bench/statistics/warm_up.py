@@ -19,7 +19,7 @@ import numpy as np
 from octavo.bench.statistics.dependence import Array, long_run_variance
 
 BATCH = 5
-DIFFERS = 4.0  # finds a start that is twice as slow in independent latencies, four times in a queue
+DIFFERS = 4.0  # standard errors; what it finds and misses: docs/results/bench-statistics.md
 FEWEST = 4 * BATCH  # fewer values than this have no steady state to look for
 
 
