@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from scipy import stats
 
@@ -79,7 +81,9 @@ def test_a_dying_peer_is_reported_and_the_others_go_on() -> None:
     assert len({tuple(one["prompt"]) for one in bodies}) == 6  # fresh tokens in every round
     rows = {row.target: row for row in found.rows}
     assert [one.measured.ok for one in rows["first"].repetitions] == [2, 2, 2]
-    assert rows["first"].num_failed == 0 and rows["first"].notes == []
+    assert rows["first"].num_failed == 0 and all(
+        note.startswith("not valid: the client") for note in rows["first"].notes
+    )
     assert rows["second"].repetitions[0].measured.ok == 2
     assert peers[1].dead and "cannot reach" in peers[1].dead
     assert peers[2].dead and peers[2].abilities is None
@@ -199,17 +203,25 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 """
 
 
-def test_a_server_started_here_is_measured_and_ended_with_its_children(tmp_path: Path) -> None:
-    import psutil
+def gone(pid: int) -> bool:
+    """Or dead and only not yet buried by whoever inherited it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
+
+def test_a_server_started_here_is_measured_and_ended_with_its_children(tmp_path: Path) -> None:
     port, note = free_port(), tmp_path / "child"
     with LaunchedServer("mine", [sys.executable, "-c", SERVER, str(port), str(note)], port, 60.0) as server:
         child = int(note.read_text())
-        assert psutil.pid_exists(child)
+        assert not gone(child)
         assert server.ready_s is not None and server.ready_s > 0
     assert server.peak_rss_bytes > 4 << 20
-    gone = not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    assert gone
+    end_s = time.monotonic() + 30
+    while not gone(child):
+        assert time.monotonic() < end_s, "the server's child lives on"
+        time.sleep(0.01)
 
 
 def test_a_server_that_does_not_start_says_why() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 << 20
 SMALLEST_BUFFER_BYTES = 32 << 20
-SIZES = (256, 512, 1024, 1536)  # of the square matrices, as far as the rate and the budget allow
+SIZES = (128, 256, 512, 1024, 1536)  # of the square matrices, as far as the rate and the budget allow
 MIN_TRIES, MAX_TRIES = 2, 64
 BUDGET_S = 0.4  # for the tries of one figure
 

@@ -92,14 +92,14 @@ def _first_model(client: httpx.Client, target: Target) -> str:
 
 
 def _body(model: str, form: str, *, ignore_eos: bool) -> dict[str, Any]:
-    prompt: dict[str, Any] = {
+    prompts: dict[str, dict[str, Any]] = {
         "tokens": {"prompt": list(range(200, 208))},
         "text": {"prompt": "Once upon a time"},
         "messages": {"messages": [{"role": "user", "content": "Tell a long story."}]},
-    }[form]
+    }
     body: dict[str, Any] = {"model": model, "max_tokens": PROBE_TOKENS, "temperature": 0.0, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    return body | prompt | ({"ignore_eos": True} if ignore_eos else {})
+    return body | prompts[form] | ({"ignore_eos": True} if ignore_eos else {})
 
 
 def _ask(client: httpx.Client, target: Target, body: dict[str, Any], form: str) -> int | str | None:
