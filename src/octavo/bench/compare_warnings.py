@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from octavo.bench.model import Run
 
-SAME = {
+SAME: Mapping[str, tuple[str, Callable[[Run], str]]] = {
     "machine": ("the machines differ", lambda run: msgspec.json.encode(run.machine, order="deterministic").decode()),
     "workload": ("the workloads differ", lambda run: run.workload),
     "arrivals": ("the arrivals differ", lambda run: run.arrivals),

@@ -198,6 +198,7 @@ class Run(msgspec.Struct, kw_only=True):
     invalid_reason: str | None
     summary: Summary
     formulas: dict[str, str]
+    notes: list[str] = []  # what the plan had to clip, scale or end early
     server_metrics: dict[str, Any] = {}  # scraped before, during and after, when offered
     server_series: list[dict[str, float]] = []  # t_s, running, waiting, ...: for the timeline
     records: list[RequestRecord] = []

@@ -1,0 +1,66 @@
+"""What a person sees of a finished run: each figure with its interval, the verdict, what to doubt."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from octavo.bench.model import Interval, Latency, Run, Slo
+
+
+def run_table(run: Run) -> Table:
+    """Latencies in milliseconds, rates per second; every value with its 95 % interval."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "mean", "p50", "p90", "p99"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    summary = run.summary
+    for name, latency in (
+        ("TTFT ms", summary.ttft_s),
+        ("TPOT ms", summary.tpot_s),
+        ("E2E ms", summary.e2e_s),
+        ("between chunks ms", summary.inter_chunk_s),
+        ("TTFT from actual send ms", summary.uncorrected_ttft_s),
+    ):
+        table.add_row(name, *_latency(latency))
+    return table
+
+
+def _latency(latency: Latency) -> list[str]:
+    return [_interval(one, 1e3) for one in (latency.mean, latency.p50, latency.p90, latency.p99)]
+
+
+def _interval(interval: Interval, scale: float = 1.0) -> str:
+    if interval.value is None:
+        return "-"
+    value = f"{interval.value * scale:.4g}"
+    if interval.low is None or interval.high is None:
+        return value
+    return f"{value} [{interval.low * scale:.4g}, {interval.high * scale:.4g}]"
+
+
+def run_lines(run: Run) -> list[str]:
+    """Counts, rates, the promise, and whether all this can be trusted."""
+    counts, summary = run.requests, run.summary
+    lines = [
+        f"{run.name}: {run.workload}, {run.arrivals}, at {run.url} ({run.model})",
+        f"requests: {counts.ok} ok ({counts.warm_up} in the warm-up, cut), {counts.failed} failed, {counts.timed_out} timed out",
+        f"output tokens/s: {_interval(summary.output_tokens_per_s)}, total tokens/s: {_interval(summary.total_tokens_per_s)}",
+        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {_promise(run.slo)}",
+        f"client lag p99: {run.client_lag_s.p99 * 1e3:.2f} ms",
+    ]
+    if summary.stationary is False:
+        lines.append(
+            f"not stationary (p = {summary.slope_p_value:.2g}): latencies drift, so these figures depend on the duration"
+        )
+    lines += [f"note: {note}" for note in run.notes]
+    if not run.valid:
+        lines.append(f"INVALID: {run.invalid_reason}")
+    return lines
+
+
+def _promise(slo: Slo) -> str:
+    parts = [
+        f"{name} <= {limit * 1e3:g} ms"
+        for name, limit in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s), ("E2E", slo.e2e_s))
+        if limit is not None
+    ]
+    return ", ".join(parts) or "no promise (all answered count)"
