@@ -13,7 +13,7 @@ from octavo.errors import ConfigError, ResultFileError
 pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
-from support.bench_runs import make_run
+from support.bench_runs import make_records, make_run
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
