@@ -38,7 +38,7 @@ def test_the_parameter_count_is_the_models() -> None:
 def test_on_a_laptop() -> None:
     resolution = resolve(EngineConfig(), MODEL, hardware())
     config = resolution.config
-    assert (config.executor, config.dtype, config.kv_dtype, config.num_threads) == ("cpu", "float32", "float16", 4)
+    assert (config.executor, config.dtype, config.kv_dtype, config.num_threads) == ("cpu", "float32", "float32", 4)
     assert (config.max_model_len, config.num_blocks, config.max_step_tokens) == (8192, 512, 512)
     assert set(resolution.reasons) == {
         "executor", "dtype", "kv_dtype", "num_threads", "max_model_len", "num_blocks", "max_step_tokens",

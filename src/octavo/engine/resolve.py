@@ -91,10 +91,11 @@ def _dtypes(r: _Resolver) -> None:
         else:
             r.set("dtype", "float32", "this CPU has no bfloat16 arithmetic, so bfloat16 would be slower")
     if r.values["kv_dtype"] == "auto":
-        if r.values["dtype"] == "float32":
-            r.set("kv_dtype", "float16", "half the memory; 11 bits of mantissa are enough for keys and values")
-        else:
-            r.set("kv_dtype", r.values["dtype"], "the same as the arithmetic")
+        r.set(
+            "kv_dtype",
+            r.values["dtype"],
+            "as exact as the arithmetic, so a request's text never depends on its company",
+        )
 
 
 def _threads(r: _Resolver) -> None:
