@@ -1,0 +1,24 @@
+// The C interface of the library: what Python calls through ctypes. Plain functions over plain structs; errors are return values.
+#include "table.hpp"
+
+#define OCTAVO_API extern "C" __attribute__((visibility("default")))
+
+using octavo::Activations;
+using octavo::Matrix;
+using octavo::Output;
+using octavo::Table;
+
+// Grows by one whenever a struct or a signature changes: a library of another version is not loaded.
+OCTAVO_API int octavo_abi_version() { return 1; }
+
+OCTAVO_API const Table* octavo_table(const char* name) { return octavo::choose_table(name); }
+OCTAVO_API const char* octavo_table_name(const Table* table) { return table->name; }
+
+OCTAVO_API void octavo_linear(const Table* table, const Matrix* w, const Activations* x, const int32_t* rows_tiles,
+                              const Output* out) {
+    table->linear(*w, *x, rows_tiles[0], rows_tiles[1], rows_tiles[2], rows_tiles[3], *out);
+}
+OCTAVO_API void octavo_quantize(const Table* table, const float* x, int k, const Activations* to, int row) {
+    table->quantize(x, k, *to, row);
+}
+OCTAVO_API void octavo_unpack_row(const Table* table, const Matrix* w, int n, float* out) { table->unpack_row(*w, n, out); }

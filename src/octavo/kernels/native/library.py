@@ -1,0 +1,29 @@
+"""The shared library of native CPU kernels, loaded with ctypes: is it there, and what can this CPU run?"""
+
+from __future__ import annotations
+
+import ctypes as c
+from functools import cache
+from pathlib import Path
+
+ABI_VERSION = 1
+LIBRARY = Path(__file__).with_name("liboctavo.so")
+
+
+@cache
+def load() -> c.CDLL:
+    """The library. Raises ``OSError`` with the reason if it was not built, or is of another version."""
+    library = c.CDLL(str(LIBRARY))
+    if (found := library.octavo_abi_version()) != ABI_VERSION:
+        raise OSError(f"{LIBRARY} has version {found} of the interface, expected {ABI_VERSION}: build it again")
+    library.octavo_table.restype = c.c_void_p
+    library.octavo_table.argtypes = [c.c_char_p]
+    library.octavo_table_name.restype = c.c_char_p
+    library.octavo_table_name.argtypes = [c.c_void_p]
+    return library
+
+
+def table(name: str = "") -> c.c_void_p | None:
+    """The operations for the instruction set ``name`` (empty: the best this CPU runs); None if it cannot run them."""
+    found = load().octavo_table(name.encode())
+    return c.c_void_p(found) if found else None

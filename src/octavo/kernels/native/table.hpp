@@ -1,0 +1,58 @@
+// What one instruction set implements. Each `isa_*.cpp` compiles the operations' own sources (in their folders beside this one)
+// with its flags and fills one table; `dispatch.cpp` chooses once, by what the CPU says of itself.
+#pragma once
+
+#include "types.hpp"
+
+namespace octavo {
+
+struct Output {
+    float* to;        // element (first row, first tile's first column)
+    int64_t stride;   // elements from one row to the next; whole tiles are written, so rows are padded to TILE
+    bool accumulate;  // add to what is there (the residual) instead of overwriting
+};
+
+struct Table {
+    const char* name;
+
+    // linear: rows [row0, row1) of x times tiles [tile0, tile1) of w, bias added. A row's result does not depend on which other
+    // rows are computed with it: bit for bit.
+    void (*linear)(const Matrix& w, const Activations& x, int row0, int row1, int tile0, int tile1, const Output& out);
+    // One row of a packed matrix as floats (an embedding): out[w.k].
+    void (*unpack_row)(const Matrix& w, int n, float* out);
+    // Row `row` of `to` from k floats: quantised, sums, and floats if `to` has them. Padding is written.
+    void (*quantize)(const float* x, int k, const Activations& to, int row);
+
+    // rms_norm: y = x / sqrt(mean(x^2) + eps) * weight. y may be x.
+    void (*rms_norm)(const float* x, const float* weight, int k, float eps, float* y);
+    // rotary, the halves of a head rotated against each other: x[head_dim], cos and sin [head_dim / 2], in place.
+    void (*rotary)(float* x, const float* cos, const float* sin, int head_dim);
+    // y[i] = act(gate[i]) * up[i]; gelu is the tanh approximation. y may be gate.
+    void (*silu_mul)(const float* gate, const float* up, int n, float* y);
+    void (*gelu_mul)(const float* gate, const float* up, int n, float* y);
+    void (*scale)(float* x, float factor, int n);
+    void (*add)(float* x, const float* y, int n);  // x += y
+
+    // attention: store one token's key and value of every kv head: k, v [num_kv_heads * head_dim].
+    void (*write_kv)(const KvShape& s, const KvLayer& layer, int block, int offset, const float* k, const float* v);
+    // Rows [row0, row1) of one request (positions[row0].. consecutive) of one kv head's group of query heads over the request's
+    // cache. q and out: [T][num_heads * head_dim] with `stride`. scratch: attention_scratch(...) floats of this thread.
+    // The arithmetic of a row depends on its position and on what it attends to, on nothing else: not on row0, row1 or the batch.
+    void (*attention)(const AttentionShape& a, const KvShape& s, const KvLayer& layer, const int32_t* block_table,
+                      int first_position, int num_rows, int kv_head, const float* q, int64_t q_stride, float* out,
+                      int64_t out_stride, float* scratch);
+    size_t (*attention_scratch)(const AttentionShape& a, int max_rows);  // floats
+
+    // argmax of x[n], the first of equals; NaN counts as lowest.
+    int (*argmax)(const float* x, int n);
+};
+
+const Table* portable_table();
+const Table* avx2_table();    // null where it was not compiled
+const Table* avx512_table();  // null where it was not compiled
+const Table* neon_table();    // null where it was not compiled
+
+// The best table this CPU can run, or the one called `name`; null if there is none, or the CPU cannot run it.
+const Table* choose_table(const char* name);
+
+}  // namespace octavo

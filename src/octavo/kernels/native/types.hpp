@@ -1,0 +1,96 @@
+// The nouns of the native CPU kernels: packed matrices, quantised activations, the paged cache.
+//
+// Everything here is plain data. Sizes are in elements unless a name says bytes; pointers are borrowed, never owned.
+// No header of the C++ library with templates is included by code that is compiled once per instruction set: the linker
+// would be free to keep the AVX copy of an inline function for everybody.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace octavo {
+
+constexpr int TILE = 16;   // output columns (rows of the weight) that are stored together
+constexpr int GROUP = 32;  // elements of K that share a scale, of weights and of activations
+constexpr int SUB = 16;    // tokens of the cache that are stored together
+
+// How a packed matrix stores its elements. K is padded with zeros to a multiple of GROUP, N to a multiple of TILE.
+//
+//   F32, BF16   [N/16][K][16]              y += x[k] * w
+//   Q8          [N/16][K/32][8][16][4]     signed bytes; w = scale * q
+//   U8          [N/16][K/32][8][16][4]     unsigned bytes 0..63; w = scale * q + min, one pair for 16 or for 32 elements of K
+//   U4          [N/16][K/32][4][64]        two nibbles a byte; w = scale * q + min
+//
+// In Q8 and U8 byte (quad, column, i) is element 4 * quad + i of the group: one quad of 16 columns is what a 512-bit dot
+// product takes, its halves what a 256-bit one takes. In U4 byte j of pair p holds in its low nibble byte j of quad 2p, in its
+// high nibble byte j of quad 2p + 1.
+enum class Format : int32_t { F32 = 0, BF16 = 1, Q8 = 2, U8 = 3, U4 = 4 };
+
+enum class ScaleType : int32_t { F16 = 0, F32 = 1 };
+
+// A weight [n, k]: y[n] = sum_k w[n, k] x[k] (+ bias[n]).
+struct Matrix {
+    Format format;
+    ScaleType scale_type;
+    int32_t n, k;        // logical
+    int32_t num_tiles;   // ceil(n / TILE)
+    int32_t num_groups;  // ceil(k / GROUP)
+    int32_t halves;      // scales a group has: 1, or 2 where 16 elements share one (U8 from Q6_K)
+    int32_t unused;
+    const void* elements;  // 64-byte aligned
+    const void* scales;    // [N/16][K/32][halves][16], F16 or F32; null for F32 and BF16
+    const void* mins;      // the same shape; null unless U8 or U4
+    const float* bias;     // [num_tiles * 16] or null
+};
+
+// Activations of T rows as a matrix product takes them: bytes for quantised weights, floats for F32 and BF16.
+// Group g of row t: x ~= scale * q, |q| <= 127, scale = max|x| / 127 (0 for a group of zeros).
+struct Activations {
+    int8_t* q;        // [T][groups * 32], padded with zeros
+    float* scales;    // [T][groups]
+    float* sums;      // [T][groups]: scale * sum(q), what a weight's min is multiplied by
+    float* half_sums; // [T][groups * 2]: the same over 16 elements each
+    float* floats;    // [T][groups * 32], padded with zeros; null where no float weight reads these rows
+    int32_t groups;
+};
+
+enum class KvType : int32_t { F32 = 0, BF16 = 1, I8 = 2 };
+
+// One layer's keys and values. A block of `block_size` tokens (a multiple of SUB) is block_size / SUB sub-blocks; of each, for
+// every kv head, keys lie transposed, [head_dim][16], and values as they are, [16][head_dim]: both products then run along
+// lanes, without a horizontal sum. I8: value = scale * q, one scale per token and head, [sub-block][head][16].
+struct KvLayer {
+    void* keys;
+    void* values;
+    float* key_scales;    // null unless I8
+    float* value_scales;
+};
+
+struct KvShape {
+    KvType type;
+    int32_t num_blocks, block_size, num_kv_heads, head_dim;
+};
+
+inline size_t kv_sub_block(const KvShape& s, int block, int offset) {  // which sub-block holds token `offset` of `block`
+    return size_t(block) * (s.block_size / SUB) + offset / SUB;
+}
+
+// A ragged batch: T rows of B requests, request after request.
+struct Batch {
+    int32_t num_rows, num_requests, max_blocks, num_logit_rows;
+    const int32_t* token_ids;     // [T]
+    const int32_t* positions;     // [T]
+    const int32_t* query_starts;  // [B + 1]
+    const int32_t* context_lens;  // [B], the step's own tokens included
+    const int32_t* block_tables;  // [B][max_blocks]
+    const int32_t* logit_rows;    // [num_logit_rows]
+};
+
+struct AttentionShape {
+    int32_t num_heads, num_kv_heads, head_dim;
+    int32_t window;  // a row attends to its last `window` positions, itself included; 0: all
+    float scale;
+    float soft_cap;  // scores become cap * tanh(score / cap); 0: off
+};
+
+}  // namespace octavo
