@@ -11,7 +11,10 @@ namespace octavo {
 
 class Pool {
    public:
-    explicit Pool(int num_threads);  // >= 1; the caller of run() is thread 0
+    static constexpr int MAX_THREADS = 256;
+
+    // The caller of run() is thread 0. Fewer threads than asked for where the system gives no more: see size().
+    explicit Pool(int num_threads);
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
