@@ -26,12 +26,24 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The engine: model, executor, KV cache, scheduler."""
 
     executor: Annotated[
-        str, Meta(description="auto, cpu, cuda, or fake (seeded tokens without a model, for tests)")
+        str,
+        Meta(
+            description="auto, native (own CPU kernels), cpu and cuda (torch), or fake (seeded tokens without a model, for tests)"
+        ),
     ] = "auto"
-    dtype: Annotated[str, Meta(description="weights and arithmetic: auto, float32, bfloat16, float16")] = "auto"
-    kv_dtype: Annotated[str, Meta(description="keys and values in the cache: auto, float32, bfloat16, float16")] = (
-        "auto"
-    )
+    dtype: Annotated[
+        str,
+        Meta(
+            description="weights and arithmetic: auto, float32, bfloat16, float16; with native kernels: stored (as in the "
+            "file), int8, int4 (quantised on load)"
+        ),
+    ] = "auto"
+    kv_dtype: Annotated[
+        str,
+        Meta(
+            description="keys and values in the cache: auto, float32, bfloat16, float16 (torch), int8 (native kernels)"
+        ),
+    ] = "auto"
     num_threads: Annotated[int, Meta(ge=0, description="CPU threads of the executor; 0: one per usable core")] = 0
     max_model_len: Annotated[int, Meta(ge=0, description="context in tokens; 0: the model's own")] = 0
     block_size: Annotated[int, Meta(ge=1, le=1024, description="tokens per KV block")] = 16

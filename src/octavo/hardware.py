@@ -45,6 +45,7 @@ class Hardware:
     gpus: tuple[GPU, ...] = ()
     num_physical_cores: int = 0
     cpu_name: str = ""
+    native_isa: str = ""  # the native kernels that are built and that this CPU runs; ``detect`` does not look for them
 
 
 def detect(proc_root: Path = PROC, cgroup_root: Path = CGROUP, dev_root: Path = DEV) -> Hardware:

@@ -12,6 +12,7 @@ from octavo.engine.core import Engine
 from octavo.engine.resolve import FAKE_MODEL, Resolution, resolve
 from octavo.executor.factory import build_executor
 from octavo.hardware import Hardware, detect
+from octavo.kernels.native import library
 from octavo.kvcache.cache import KVCache
 from octavo.models.load import read_config
 from octavo.scheduler.policies import make_policy
@@ -28,8 +29,8 @@ class BuiltEngine:
 
 
 def usable_hardware() -> Hardware:
-    """What this machine has and the installed torch can use."""
-    hardware = detect()
+    """What this machine has, and the installed torch and the native kernels can use."""
+    hardware = replace(detect(), native_isa=library.best_isa())
     if hardware.gpus:
         import torch
 

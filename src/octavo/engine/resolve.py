@@ -14,8 +14,12 @@ from octavo.kvcache.fit import blocks_for
 from octavo.models.config import TransformerConfig
 from octavo.scheduler.policies import make_policy
 
-BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
-EXECUTORS = ("cpu", "cuda", "fake")
+BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "int4": 0.625, "stored": 2}
+EXECUTORS = ("native", "cpu", "cuda", "fake")
+DTYPES = ("float32", "bfloat16", "float16")
+KV_DTYPES = DTYPES
+NATIVE_DTYPES = ("stored", "int8", "int4")
+NATIVE_KV_DTYPES = ("float32", "bfloat16", "int8")
 
 # Context of the executor without a model; its vocabulary is the fake tokenizer's.
 FAKE_MODEL = TransformerConfig(
@@ -46,6 +50,7 @@ class _Resolver:
     asked: EngineConfig
     model: TransformerConfig
     hardware: Hardware
+    weight_bytes: int | None
     values: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -54,9 +59,14 @@ class _Resolver:
         self.reasons[name] = reason
 
 
-def resolve(config: EngineConfig, model: TransformerConfig, hardware: Hardware) -> Resolution:
-    """Raises ``ConfigError`` for unknown names, contradictions, and what this machine cannot hold."""
-    resolver = _Resolver(config, model, hardware, values=msgspec.structs.asdict(config))
+def resolve(
+    config: EngineConfig, model: TransformerConfig, hardware: Hardware, weight_bytes: int | None = None
+) -> Resolution:
+    """Raises ``ConfigError`` for unknown names, contradictions, and what this machine cannot hold.
+
+    ``weight_bytes``: what the weights take as stored; None: an estimate.
+    """
+    resolver = _Resolver(config, model, hardware, weight_bytes, values=msgspec.structs.asdict(config))
     make_policy(config.policy)
     for step in (_executor, _dtypes, _threads, _context, _blocks, _budget):
         step(resolver)
@@ -65,8 +75,13 @@ def resolve(config: EngineConfig, model: TransformerConfig, hardware: Hardware) 
 
 def _executor(r: _Resolver) -> None:
     if r.asked.executor == "auto":
-        gpu = r.hardware.gpus[0].name if r.hardware.gpus else None
-        r.set("executor", "cuda" if gpu else "cpu", f"found {gpu}" if gpu else "no NVIDIA GPU that torch can use")
+        obstacle = native_obstacle(r.asked, r.model, r.hardware)
+        if r.hardware.gpus:
+            r.set("executor", "cuda", f"found {r.hardware.gpus[0].name}")
+        elif obstacle:
+            r.set("executor", "cpu", f"no NVIDIA GPU that torch can use; no native kernels: {obstacle}")
+        else:
+            r.set("executor", "native", f"no NVIDIA GPU that torch can use; native kernels for {r.hardware.native_isa}")
     elif r.asked.executor not in EXECUTORS:
         raise ConfigError(
             f"unknown executor {r.asked.executor!r}; known: auto, {', '.join(EXECUTORS)}", param="executor"
@@ -75,13 +90,49 @@ def _executor(r: _Resolver) -> None:
         raise ConfigError(
             "executor = cuda, but there is no NVIDIA GPU that torch can use; see `octavo doctor`", param="executor"
         )
+    elif r.asked.executor == "native" and (obstacle := native_obstacle(r.asked, r.model, r.hardware)):
+        raise ConfigError(f"executor = native cannot run: {obstacle}; use executor = cpu", param="executor")
+
+
+def native_obstacle(config: EngineConfig, model: TransformerConfig, hardware: Hardware) -> str:
+    """Why the native kernels cannot serve this; empty if they can."""
+    if not hardware.native_isa:
+        return "the library is not built; see `octavo doctor`"
+    if config.block_size % 16:
+        return f"block_size = {config.block_size} is not a multiple of 16"
+    if model.head_dim % 8 or model.head_dim > 256:
+        return f"the model's head size {model.head_dim} is not a multiple of 8 up to 256"
+    for name, known in (("dtype", NATIVE_DTYPES), ("kv_dtype", NATIVE_KV_DTYPES)):
+        if getattr(config, name) not in ("auto", *known):
+            return f"{name} = {getattr(config, name)} is not theirs (they have {', '.join(known)})"
+    return ""
 
 
 def _dtypes(r: _Resolver) -> None:
-    for name in ("dtype", "kv_dtype"):
-        if r.values[name] != "auto" and r.values[name] not in BYTES_PER_ELEMENT:
-            known = ", ".join(("auto", *BYTES_PER_ELEMENT))
-            raise ConfigError(f"unknown {name} {r.values[name]!r}; known: {known}", param=name)
+    is_native = r.values["executor"] == "native"
+    known = {"dtype": DTYPES, "kv_dtype": KV_DTYPES}
+    if is_native:
+        known = {"dtype": NATIVE_DTYPES, "kv_dtype": NATIVE_KV_DTYPES}
+    for name, names in known.items():
+        if r.values[name] not in ("auto", *names):
+            raise ConfigError(
+                f"{name} = {r.values[name]!r} with executor = {r.values['executor']}; known: auto, {', '.join(names)}",
+                param=name,
+            )
+    if is_native:
+        _native_dtypes(r)
+    else:
+        _torch_dtypes(r)
+
+
+def _native_dtypes(r: _Resolver) -> None:
+    if r.values["dtype"] == "auto":
+        r.set("dtype", "stored", "weights as the file has them; activations of quantised ones in 8 bits")
+    if r.values["kv_dtype"] == "auto":
+        r.set("kv_dtype", "bfloat16", "half the bytes of float32; the arithmetic on it is float32")
+
+
+def _torch_dtypes(r: _Resolver) -> None:
     native = {"avx512_bf16", "amx_bf16"} & r.hardware.isa
     if r.values["dtype"] == "auto":
         if r.values["executor"] == "cuda":
@@ -122,8 +173,8 @@ def _context(r: _Resolver) -> None:
 
 
 def _blocks(r: _Resolver) -> None:
-    per_block = r.asked.block_size * r.model.kv_bytes_per_token(BYTES_PER_ELEMENT[r.values["kv_dtype"]])
-    room = kv_room_bytes(r.values["executor"], r.values["dtype"], r.model, r.hardware)
+    per_block = r.asked.block_size * kv_bytes_per_token(r.model, r.values["kv_dtype"])
+    room = kv_room_bytes(r.values["executor"], r.values["dtype"], r.model, r.hardware, r.weight_bytes)
     fits = room // per_block
     if r.asked.num_blocks:
         if r.asked.num_blocks > fits and r.values["executor"] != "fake":
@@ -152,9 +203,17 @@ def _blocks(r: _Resolver) -> None:
     )
 
 
-def kv_room_bytes(executor: str, dtype: str, model: TransformerConfig, hardware: Hardware) -> int:
+def kv_bytes_per_token(model: TransformerConfig, kv_dtype: str) -> int:
+    """Keys and values of one token in all layers; int8 has a float32 scale for every head of each."""
+    scales = 2 * 4 * model.num_layers * model.num_kv_heads if kv_dtype == "int8" else 0
+    return model.kv_bytes_per_token(int(BYTES_PER_ELEMENT[kv_dtype])) + scales
+
+
+def kv_room_bytes(
+    executor: str, dtype: str, model: TransformerConfig, hardware: Hardware, weight_bytes: int | None = None
+) -> int:
     """Bytes left for keys and values beside the weights. Half of a laptop's free memory is not ours to take."""
-    weights = model.num_parameters * BYTES_PER_ELEMENT[dtype]
+    weights = weight_bytes or int(model.num_parameters * BYTES_PER_ELEMENT[dtype])
     if executor == "cuda":
         return max(0, int(hardware.gpus[0].memory_bytes * 0.9) - weights)
     return max(0, min(hardware.available_bytes - weights, hardware.available_bytes // 2))

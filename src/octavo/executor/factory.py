@@ -64,6 +64,29 @@ def _build_torch(config: EngineConfig, model_path: Path | None) -> BuiltExecutor
     return BuiltExecutor(executor, model.weight_bytes, executor.kv_cache_bytes)
 
 
+def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
+    if model_path is None:
+        raise ConfigError("executor = native needs a model, got none", param="executor")
+    from octavo.executor.native_cache import KV_TYPES, NativeCache
+    from octavo.executor.native_executor import NativeExecutor
+    from octavo.executor.native_step import NativeStep, StepLimits
+    from octavo.kernels.native.structs import KvShape
+    from octavo.models.packed import load_packed
+
+    model = load_packed(model_path, config.dtype)
+    shape = KvShape(
+        KV_TYPES[config.kv_dtype], config.num_blocks, config.block_size, model.config.num_kv_heads, model.config.head_dim
+    )
+    cache = NativeCache(shape, model.config.num_layers)
+    limits = StepLimits(max(config.max_step_tokens, 2), config.max_num_running)
+    step = NativeStep(model, cache, limits, config.num_threads)
+    executor = NativeExecutor(step, config.block_size, model.config.vocab_size)
+    executor.warm_up()
+    return BuiltExecutor(executor, model.weight_bytes, cache.num_bytes)
+
+
 Builder = Callable[[EngineConfig, Path | None], BuiltExecutor]
 
-BUILDERS: Mapping[str, Builder] = MappingProxyType({"fake": _build_fake, "cpu": _build_torch, "cuda": _build_torch})
+BUILDERS: Mapping[str, Builder] = MappingProxyType(
+    {"fake": _build_fake, "native": _build_native, "cpu": _build_torch, "cuda": _build_torch}
+)

@@ -58,6 +58,12 @@ class SamplingBatch:
         return [self.requests[row] for row in rows]
 
 
+def is_unedited(request: Request) -> bool:
+    """Whether the request takes the model's logits as they are and wants nothing but a token."""
+    p = request.params
+    return p.logprobs is None and not p.logit_bias and not _is_unfinished(request) and not _has_penalty(p)
+
+
 def _is_unfinished(request: Request) -> bool:
     return request.params.min_tokens > 0 and request.num_output_tokens < request.params.min_tokens
 

@@ -1,5 +1,5 @@
 // The C interface of the library: what Python calls through ctypes. Plain functions over plain structs; errors are return values.
-#include "table.hpp"
+#include "step.hpp"
 
 #define OCTAVO_API extern "C" __attribute__((visibility("default")))
 
@@ -22,3 +22,16 @@ OCTAVO_API void octavo_quantize(const Table* table, const float* x, int k, const
     table->quantize(x, k, *to, row);
 }
 OCTAVO_API void octavo_unpack_row(const Table* table, const Matrix* w, int n, float* out) { table->unpack_row(*w, n, out); }
+
+OCTAVO_API octavo::Session* octavo_session_new(const octavo::Model* model, const Table* table, int num_threads, int max_rows,
+                                               int max_logit_rows) {
+    return octavo::new_session(model, table, num_threads, max_rows, max_logit_rows);
+}
+OCTAVO_API void octavo_session_delete(octavo::Session* session) { octavo::delete_session(session); }
+OCTAVO_API int octavo_step(octavo::Session* session, const octavo::Batch* batch, const octavo::StepOutput* output) {
+    return octavo::run_step(*session, *batch, *output);
+}
+OCTAVO_API void octavo_sample(octavo::Session* session, const octavo::StepOutput* output, const octavo::SamplingRow* rows, int n,
+                              int32_t* tokens) {
+    octavo::run_sampling(*session, *output, rows, n, tokens);
+}

@@ -21,6 +21,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "api.cpp": (),
     "dispatch.cpp": (),
     "isa_portable.cpp": (),
+    "../sampling/native/sampling.cpp": (),
+    "pool.cpp": (),
+    "session.cpp": (),
+    "step.cpp": (),
     "isa_avx2.cpp": AVX2,
 }
 X86_ONLY = frozenset({"isa_avx2.cpp"})

@@ -20,7 +20,21 @@ def load() -> c.CDLL:
     library.octavo_table.argtypes = [c.c_char_p]
     library.octavo_table_name.restype = c.c_char_p
     library.octavo_table_name.argtypes = [c.c_void_p]
+    library.octavo_session_new.restype = c.c_void_p
+    library.octavo_session_new.argtypes = [c.c_void_p, c.c_void_p, c.c_int, c.c_int, c.c_int]
+    library.octavo_session_delete.argtypes = [c.c_void_p]
+    library.octavo_step.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p]
+    library.octavo_sample.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p, c.c_int, c.c_void_p]
     return library
+
+
+def best_isa() -> str:
+    """The instruction set whose operations this CPU would run; empty if the library cannot be loaded."""
+    try:
+        found = table()
+    except OSError:
+        return ""
+    return load().octavo_table_name(found).decode() if found else ""
 
 
 def table(name: str = "") -> c.c_void_p | None:

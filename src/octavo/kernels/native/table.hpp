@@ -45,6 +45,8 @@ struct Table {
 
     // argmax of x[n], the first of equals; NaN counts as lowest.
     int (*argmax)(const float* x, int n);
+    // sampling: to[i] = exp((x[i] - peak) * factor); returns their sum, NaN if any x is NaN or +inf.
+    double (*weights)(const float* x, int n, float peak, float factor, float* to);
 };
 
 const Table* portable_table();

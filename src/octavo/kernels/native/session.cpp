@@ -1,0 +1,87 @@
+// Making and freeing a session: all memory that steps need is taken here, none while they run.
+#include "step.hpp"
+
+#include <cstdlib>
+#include <new>
+
+namespace octavo {
+namespace {
+
+int padded(int n, int unit) { return (n + unit - 1) / unit * unit; }
+
+template <typename T>
+bool take(T*& pointer, size_t count) {
+    const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;  // one line more than asked: vectors may read past the end
+    pointer = static_cast<T*>(std::aligned_alloc(64, bytes));
+    return pointer != nullptr;
+}
+
+bool reads_floats(const Matrix& w) { return w.format == Format::F32 || w.format == Format::BF16; }
+
+size_t scratch_size(const Model& m, const Table& table) {
+    const AttentionShape shape = {m.num_heads, m.num_kv_heads, m.head_dim, 0, m.attention_scale, m.soft_cap};
+    const size_t attention = table.attention_scratch(shape, ATTENTION_ROWS);
+    const size_t gated = 2 * size_t(ROW_CHUNK) * GROUP, row = size_t(padded(m.hidden_size, GROUP));
+    const size_t sampling = sampling_scratch(m.vocab_size);
+    const size_t most = attention > gated ? attention : gated;
+    return size_t(padded(int((most > sampling ? most : sampling) + row + 64), TILE));
+}
+
+bool allocate(Session& s) {
+    const Model& m = *s.model;
+    const size_t rows = size_t(s.max_rows), threads = size_t(s.pool->size());
+    const int hidden = padded(m.hidden_size, GROUP), heads = m.num_heads * m.head_dim;
+    s.q_width = padded(heads, TILE);
+    s.k_width = padded(m.num_kv_heads * m.head_dim, TILE);
+    s.mixed_width = padded(heads > hidden ? heads : hidden, GROUP);
+    bool hidden_floats = reads_floats(m.head), attended_floats = false, gated_floats = false;
+    for (int i = 0; i < m.num_layers; i++) {
+        const Layer& l = m.layers[i];
+        hidden_floats |= reads_floats(l.q) || reads_floats(l.k) || reads_floats(l.v) || reads_floats(l.gate) || reads_floats(l.up);
+        attended_floats |= reads_floats(l.output);
+        gated_floats |= reads_floats(l.down);
+    }
+    s.scratch_floats = scratch_size(m, *s.table);
+    s.tickets = new (std::nothrow) std::atomic<int>[size_t(m.num_layers)];
+    return s.tickets && take(s.x, rows * hidden) && take(s.qkv, rows * (s.q_width + 2 * s.k_width)) &&
+           take(s.mixed, rows * s.mixed_width) && take(s.angles, 2 * rows * m.head_dim) &&
+           s.hidden.allocate(s.max_rows, m.hidden_size, hidden_floats) &&
+           s.attended.allocate(s.max_rows, heads, attended_floats) &&
+           s.gated.allocate(s.max_rows, m.intermediate_size, gated_floats) && take(s.scratch, threads * s.scratch_floats) &&
+           take(s.work_starts, size_t(s.max_rows) + 1);
+}
+
+}  // namespace
+
+bool OwnedActivations::allocate(int rows, int k, bool floats) {
+    const size_t groups = size_t((k + GROUP - 1) / GROUP), n = size_t(rows) * groups;
+    view.groups = int32_t(groups);
+    return take(view.q, n * GROUP) && take(view.scales, n) && take(view.sums, n) && take(view.half_sums, n * 2) &&
+           (!floats || take(view.floats, n * GROUP));
+}
+
+void OwnedActivations::release() {
+    for (void* p : {(void*)view.q, (void*)view.scales, (void*)view.sums, (void*)view.half_sums, (void*)view.floats}) std::free(p);
+}
+
+void delete_session(Session* s) {
+    if (!s) return;
+    delete s->pool;
+    delete[] s->tickets;
+    for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->mixed, (void*)s->angles, (void*)s->scratch, (void*)s->work_starts})
+        std::free(p);
+    for (OwnedActivations* a : {&s->hidden, &s->attended, &s->gated}) a->release();
+    delete s;
+}
+
+Session* new_session(const Model* model, const Table* table, int num_threads, int max_rows, int max_logit_rows) {
+    Session* s = new (std::nothrow) Session();
+    if (!s) return nullptr;
+    s->model = model, s->table = table, s->max_rows = max_rows, s->max_logit_rows = max_logit_rows;
+    s->pool = new (std::nothrow) Pool(num_threads);
+    if (s->pool && allocate(*s)) return s;
+    delete_session(s);
+    return nullptr;
+}
+
+}  // namespace octavo

@@ -1,0 +1,43 @@
+// What the threads of a step share: the workspace, the batch, the pool.
+#pragma once
+
+#include "model.hpp"
+
+namespace octavo {
+
+constexpr int ROW_CHUNK = 64;      // rows of the gated MLP that a thread works on at a time: its scratch stays in its L2
+constexpr int ATTENTION_ROWS = 64; // rows of one request that are one piece of attention work
+
+// Activations with memory of their own.
+struct OwnedActivations {
+    Activations view = {};
+    bool allocate(int rows, int k, bool floats);
+    void release();
+};
+
+struct Session {
+    const Model* model;
+    const Table* table;
+    Pool* pool;
+    int max_rows, max_logit_rows;
+
+    float* x;       // [T][hidden]: the residual stream
+    float* qkv;     // [T][q | k | v], each padded to whole tiles
+    float* mixed;   // [T][num_heads * head_dim]: what attention gives; [T][hidden]: a product before its norm
+    float* angles;  // [2 kinds][T][cos | sin], head_dim / 2 each
+    OwnedActivations hidden, attended, gated;
+    float* scratch;  // [threads][scratch_floats]
+    size_t scratch_floats;
+    int q_width, k_width;  // padded columns of q, and of k and v
+    int mixed_width;
+
+    std::atomic<int>* tickets;  // one per layer: the next piece of attention work
+    int* work_starts;           // [B + 1]: pieces of attention work before each request
+    int max_requests;
+
+    // of the step that runs
+    const Batch* batch;
+    const StepOutput* output;
+};
+
+}  // namespace octavo

@@ -1,0 +1,118 @@
+"""The whole native step against transformers and against itself: every architecture, chunked, paged, in company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from native_library import isas
+from test_models_vs_transformers import expected, prompts
+
+from octavo.executor.flat import flatten
+from octavo.executor.native_cache import NativeCache
+from octavo.executor.native_step import NativeStep, StepLimits
+from octavo.kernels.native import structs
+from octavo.models.packed import load_packed
+from octavo.types import PlannedRequest, Request, SamplingParams
+
+BLOCK_SIZE, NUM_BLOCKS = 16, 40
+
+
+class Paged:
+    """A native step over a poisoned cache; each token sequence gets blocks of its own, in random order."""
+
+    def __init__(self, folder, *, isa: str = "", kv=structs.KvType.F32, threads: int = 2) -> None:
+        packed = load_packed(folder, "stored")
+        config = packed.config
+        shape = structs.KvShape(kv, NUM_BLOCKS, BLOCK_SIZE, config.num_kv_heads, config.head_dim)
+        cache = NativeCache(shape, config.num_layers)
+        cache.poison()
+        self.vocab_size = config.vocab_size
+        self.step = NativeStep(packed, cache, StepLimits(200, 200), threads, isa)
+        self._free = list(np.random.default_rng(0).permutation(NUM_BLOCKS))
+        self._blocks: dict[str, list[int]] = {}
+
+    def planned(self, name: str, tokens: list[int], start: int, stop: int) -> PlannedRequest:
+        request = Request(name, tokens[:stop], len(tokens), SamplingParams(), 1, frozenset(), 0.0)
+        blocks = self._blocks.setdefault(name, [])
+        while len(blocks) * BLOCK_SIZE < stop:
+            blocks.append(int(self._free.pop()))
+        return PlannedRequest(request, start, stop - start, blocks, samples=True)
+
+    def logits(self, *planned: PlannedRequest) -> np.ndarray:
+        return self.step.forward(flatten(planned, BLOCK_SIZE)).logits[:, : self.vocab_size].copy()
+
+
+@pytest.fixture(scope="module", params=tiny_models.VARIANTS)
+def pair(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    return tiny_models.write(folder, tiny_models.VARIANTS[request.param]()), folder
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_every_position_of_a_prompt(pair, isa):
+    reference, folder = pair
+    (tokens,) = prompts(61)
+    wanted = expected(reference, tokens).numpy()
+    paged = Paged(folder, isa=isa)
+    for stop in (1, 15, 16, 17, 61):
+        logits = paged.logits(paged.planned(f"to {stop}", tokens, 0, stop))
+        np.testing.assert_allclose(logits[0], wanted[stop - 1], rtol=2e-4, atol=2e-4)
+    paged.step.close()
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("kv", list(structs.KvType))
+def test_any_company_gives_the_same_bits(pair, isa, kv):
+    _, folder = pair
+    sequences = prompts(61, 33, 5, 20)
+    alone = Paged(folder, isa=isa, kv=kv, threads=1)
+    wanted = [alone.logits(alone.planned(str(i), tokens, 0, len(tokens)))[0] for i, tokens in enumerate(sequences)]
+    together = Paged(folder, isa=isa, kv=kv, threads=2)
+    got = together.logits(*(together.planned(str(i), tokens, 0, len(tokens)) for i, tokens in enumerate(sequences)))
+    for a, b in zip(wanted, got, strict=True):
+        assert a.tobytes() == b.tobytes()
+    chunked = Paged(folder, isa=isa, kv=kv)
+    for i, tokens in enumerate(sequences):
+        for start in range(0, len(tokens), 7):
+            stop = min(start + 7, len(tokens))
+            last = chunked.logits(chunked.planned(str(i), tokens, start, stop))
+        assert last[0].tobytes() == wanted[i].tobytes()
+    for paged in (alone, together, chunked):
+        paged.step.close()
+
+
+def test_broken_batches_are_refused(pair):
+    _, folder = pair
+    paged = Paged(folder)
+    (tokens,) = prompts(20)
+    flat = flatten([paged.planned("a", tokens, 0, 20)], BLOCK_SIZE)
+    flat.token_ids[3] = paged.vocab_size
+    with pytest.raises(ValueError, match="bad_token"):
+        paged.step.forward(flat)
+    flat.token_ids[3] = 0
+    flat.block_tables[0, 1] = NUM_BLOCKS
+    with pytest.raises(ValueError, match="bad_batch"):
+        paged.step.forward(flat)
+    flat.block_tables[0, 1] = 0
+    flat.positions[0] = 1
+    with pytest.raises(ValueError, match="bad_batch"):
+        paged.step.forward(flat)
+    paged.step.close()
+    with pytest.raises(ValueError, match="closed"):
+        paged.step.forward(flat)
+
+
+def test_torch_is_not_needed(tmp_path):
+    """The native path must not pay for torch: neither its seconds nor its memory."""
+    import subprocess
+    import sys
+
+    tiny_models.write(tmp_path, tiny_models.llama())
+    program = (
+        "import sys; from octavo.models.packed import load_packed; import octavo.executor.native_executor; "
+        f"load_packed(__import__('pathlib').Path({str(tmp_path)!r}), 'stored'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert torch is not None
