@@ -7,8 +7,9 @@ from torch import Tensor
 
 from octavo.models.config import TransformerConfig
 from octavo.models.modules import MLP, Attention, Layer, Linear, RMSNorm, Rows, identity
-from octavo.models.parameters import check_names_and_shapes, layer_parts, outer_parts, read_parts
+from octavo.models.parameters import layer_parts, outer_parts, read_parts
 from octavo.models.rope import inverse_frequencies
+from octavo.models.shapes import check_names_and_shapes
 from octavo.models.transformer import Parts, Transformer
 from octavo.models.weights import WeightSource
 

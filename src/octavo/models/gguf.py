@@ -97,6 +97,20 @@ class GGUFWeights:
         raw = unpermute_rows(self._read(info, 0, info.num_bytes).reshape(info.shape[0], -1), num_heads).reshape(-1)
         dequantize_into(info, lambda start, size: raw[start : start + size], out)
 
+    def stored_type(self, name: str) -> str:
+        return self._info(name).type_name
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        info = self._info(name)
+        num_rows = info.shape[0]
+        row_bytes = info.num_bytes // num_rows
+        unit = num_rows // (self._permuted_heads(name) or num_rows)  # rows that are reordered among themselves
+        first, last = start // unit * unit, -(-stop // unit) * unit
+        rows = self._read(info, first * row_bytes, (last - first) * row_bytes).reshape(last - first, row_bytes)
+        if unit > 1:
+            rows = unpermute_rows(rows, (last - first) // unit)
+        return rows[start - first : stop - first]
+
     def close(self) -> None:
         self._file.close()
 

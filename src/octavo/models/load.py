@@ -12,6 +12,8 @@ from octavo.models.config import TransformerConfig
 if TYPE_CHECKING:
     import torch
 
+    from octavo.models.pack import Weights
+    from octavo.models.packed import PackedModel
     from octavo.models.transformer import Transformer
     from octavo.models.weights import WeightSource
 
@@ -48,6 +50,18 @@ def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Transfor
 
     with closing(open_weights(path)) as source:
         return assemble(source, dtype, device)
+
+
+def load_packed(path: Path, weights: Weights = "stored") -> PackedModel:
+    """Load a model for the native CPU kernels, without torch.
+
+    Raises as ``load_model`` does; ``UnsupportedModelError`` also for a tensor type that the kernels have no format for, and
+    ``OSError`` where the native library is missing.
+    """
+    from octavo.models.pack import pack_model
+
+    with closing(open_weights(path)) as source:
+        return pack_model(source, weights)
 
 
 def _is_gguf(path: Path) -> bool:

@@ -11,13 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octavo.errors import WeightFormatError
 from octavo.models.config import TransformerConfig
-from octavo.models.shapes import layer_shapes, outer_shapes, tensor_shapes
+from octavo.models.shapes import EMBEDDING, FINAL_NORM, HEAD, layer_shapes, outer_shapes
 from octavo.models.weights import WeightSource
-
-IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)  # old checkpoints carry these; they are computed
-EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +67,6 @@ def outer_parts(config: TransformerConfig) -> dict[str, Part]:
     shapes = outer_shapes(config)
     roles = {"embedding": EMBEDDING, "head": HEAD, "norm": FINAL_NORM}
     return {role: Part((name,), (shapes[name],)) for role, name in roles.items() if name in shapes}
-
-
-def check_names_and_shapes(source: WeightSource) -> None:
-    """Hold a source to its config before anything is allocated. Raises ``WeightFormatError`` naming the difference."""
-    config = source.config
-    expected = tensor_shapes(config)
-    found = set(source.names())
-    if missing := [name for name in expected if name not in found]:
-        raise WeightFormatError(f"{len(missing)} of {len(expected)} tensors are missing, the first is {missing[0]}")
-    allowed = {HEAD} if config.tie_word_embeddings else set()
-    extra = sorted(n for n in found - expected.keys() - allowed if not n.endswith(IGNORED_SUFFIXES))
-    if extra:
-        raise WeightFormatError(
-            f"{len(extra)} tensors have no place in this {config.architecture} model, the first is {extra[0]}"
-        )
-    for name, shape in expected.items():
-        if (actual := tuple(source.shape(name))) != shape:
-            raise WeightFormatError(f"{name} has shape {actual}; its config asks for {shape}")
 
 
 def read_parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class Entry:
     file: Path
     shape: tuple[int, ...]
     dtype: str
+    offset: int  # of its first byte in the file
 
 
 def read_folder_config(folder: Path) -> TransformerConfig:
@@ -82,6 +84,19 @@ class SafetensorsWeights:
         np.copyto(out, tensor.float().numpy())
         if name.endswith("norm.weight"):
             out += np.float32(self.config.norm_weight_offset)
+
+    def stored_type(self, name: str) -> str:
+        return self._entry(name).dtype
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        entry = self._entry(name)
+        row_bytes = ELEMENT_BYTES[entry.dtype] * math.prod(entry.shape[1:])
+        with entry.file.open("rb") as file:
+            file.seek(entry.offset + start * row_bytes)
+            data = file.read((stop - start) * row_bytes)
+        if len(data) != (stop - start) * row_bytes:
+            raise WeightFormatError(f"{entry.file.name} became shorter while {name} was read")
+        return np.frombuffer(data, np.uint8).reshape(stop - start, row_bytes)
 
     def close(self) -> None:
         self._exits.close()
@@ -142,10 +157,10 @@ def read_header(file: Path) -> dict[str, Entry]:
     if not isinstance(header, dict):
         raise WeightFormatError(f"the header of {file.name} is not an object")
     data_bytes = size - 8 - length
-    return {name: _entry(file, name, raw, data_bytes) for name, raw in header.items() if name != "__metadata__"}
+    return {name: _entry(file, name, raw, size, data_bytes) for name, raw in header.items() if name != "__metadata__"}
 
 
-def _entry(file: Path, name: str, raw: Any, data_bytes: int) -> Entry:
+def _entry(file: Path, name: str, raw: Any, file_bytes: int, data_bytes: int) -> Entry:
     match raw:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
             pass
@@ -163,4 +178,4 @@ def _entry(file: Path, name: str, raw: Any, data_bytes: int) -> Entry:
             f"{name} in {file.name}: {dtype} {shape} needs {num_bytes} bytes, the header gives {begin}..{end} "
             f"of {data_bytes}: truncated or corrupt"
         )
-    return Entry(file, tuple(shape), dtype)
+    return Entry(file, tuple(shape), dtype, file_bytes - data_bytes + begin)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from octavo.errors import WeightFormatError
 from octavo.models.config import TransformerConfig
+from octavo.models.weights import WeightSource
 
 Shape = tuple[int, ...]
+IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)  # old checkpoints carry these; they are computed
+EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 
 
 def tensor_shapes(config: TransformerConfig) -> dict[str, Shape]:
@@ -46,3 +50,21 @@ def layer_shapes(config: TransformerConfig) -> dict[str, Shape]:
     if config.qk_norm:
         shapes.update({"self_attn.q_norm.weight": (d,), "self_attn.k_norm.weight": (d,)})
     return shapes
+
+
+def check_names_and_shapes(source: WeightSource) -> None:
+    """Hold a source to its config before anything is allocated. Raises ``WeightFormatError`` naming the difference."""
+    config = source.config
+    expected = tensor_shapes(config)
+    found = set(source.names())
+    if missing := [name for name in expected if name not in found]:
+        raise WeightFormatError(f"{len(missing)} of {len(expected)} tensors are missing, the first is {missing[0]}")
+    allowed = {HEAD} if config.tie_word_embeddings else set()
+    extra = sorted(n for n in found - expected.keys() - allowed if not n.endswith(IGNORED_SUFFIXES))
+    if extra:
+        raise WeightFormatError(
+            f"{len(extra)} tensors have no place in this {config.architecture} model, the first is {extra[0]}"
+        )
+    for name, shape in expected.items():
+        if (actual := tuple(source.shape(name))) != shape:
+            raise WeightFormatError(f"{name} has shape {actual}; its config asks for {shape}")

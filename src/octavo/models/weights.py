@@ -31,4 +31,15 @@ class WeightSource(Protocol):
         """Fill ``out``: C-contiguous, float32, of the tensor's shape; it may be a view of a fused buffer."""
         ...
 
+    def stored_type(self, name: str) -> str:
+        """How the tensor is stored, in ggml's words: F32, BF16, Q4_K, ..."""
+        ...
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a matrix as they are stored, in Hugging Face's order: ``uint8 [stop - start, bytes of a row]``.
+
+        Safe to call from several threads.
+        """
+        ...
+
     def close(self) -> None: ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-import subprocess  # noqa: S404 - runs the compiler
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE / "liboctavo.so"
-FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "-Wno-psabi")
+FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+)
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mtune=znver3")
 SOURCES: dict[str, tuple[str, ...]] = {
     "api.cpp": (),
@@ -26,6 +36,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "session.cpp": (),
     "step.cpp": (),
     "isa_avx2.cpp": AVX2,
+    "../linear/native/pack.cpp": (),
 }
 X86_ONLY = frozenset({"isa_avx2.cpp"})
 
@@ -38,7 +49,7 @@ def build(library: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     sources = {name: flags for name, flags in SOURCES.items() if x86 or name not in X86_ONLY}
     with tempfile.TemporaryDirectory() as folder:
-        jobs = {name: Path(folder) / f"{name}.o" for name in sources}
+        jobs = {name: Path(folder) / f"{index}-{Path(name).name}.o" for index, name in enumerate(sources)}
 
         def compile_one(name: str) -> None:
             _run([compiler, *FLAGS, *sources[name], *extra, "-c", str(HERE / name), "-o", str(jobs[name])])
