@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from octavo.kernels.native import build as builder
+from octavo.kernels.native import library
 
 KERNELS = Path(builder.__file__).parents[1]
 
@@ -32,3 +33,10 @@ def missing_because() -> str:
 
 
 needs_native = pytest.mark.skipif(bool(missing_because()), reason=missing_because() or "-")
+
+
+def isas() -> list[str]:
+    """The instruction sets whose kernels are built and run here; none without a library."""
+    if missing_because():
+        return []
+    return [name for name in ("portable", "avx2", "avx512") if library.table(name)]

@@ -13,7 +13,7 @@ from octavo.executor.flat import flatten
 from octavo.executor.native_cache import NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.kernels.native import structs
-from octavo.models.packed import load_packed
+from octavo.models.load import load_packed
 from octavo.types import PlannedRequest, Request, SamplingParams
 
 BLOCK_SIZE, NUM_BLOCKS = 16, 40
@@ -111,7 +111,7 @@ def test_torch_is_not_needed(tmp_path):
 
     tiny_models.write(tmp_path, tiny_models.llama())
     program = (
-        "import sys; from octavo.models.packed import load_packed; import octavo.executor.native_executor; "
+        "import sys; from octavo.models.load import load_packed; import octavo.executor.native_executor; "
         f"load_packed(__import__('pathlib').Path({str(tmp_path)!r}), 'stored'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

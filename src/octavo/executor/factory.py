@@ -71,7 +71,7 @@ def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecuto
     from octavo.executor.native_executor import NativeExecutor
     from octavo.executor.native_step import NativeStep, StepLimits
     from octavo.kernels.native.structs import KvShape
-    from octavo.models.packed import load_packed
+    from octavo.models.load import load_packed
 
     model = load_packed(model_path, config.dtype)
     shape = KvShape(
