@@ -1,4 +1,6 @@
 // Which instruction set does this CPU run? Asked once, before any code of it is called.
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <initializer_list>
 
@@ -33,6 +35,11 @@ const Table* choose_table(const char* name) {
         if (runs(best))
             if (const Table* table = compiled(best)) return table;
     return nullptr;
+}
+
+void check_failed(const char* condition, const char* file, int line) {
+    std::fprintf(stderr, "%s:%d: check failed: %s\n", file, line, condition);
+    std::abort();
 }
 
 }  // namespace octavo

@@ -8,7 +8,17 @@
 #include <cstddef>
 #include <cstdint>
 
+// Bounds checks of the debug build (`python -m octavo.kernels.native.build --debug`): a false one names its place and aborts.
+// Elsewhere they cost nothing: the condition is compiled, never evaluated.
+#ifdef OCTAVO_DEBUG
+#define OCTAVO_CHECK(condition) ((condition) ? (void)0 : octavo::check_failed(#condition, __FILE__, __LINE__))
+#else
+#define OCTAVO_CHECK(condition) ((void)sizeof((condition)))
+#endif
+
 namespace octavo {
+
+[[noreturn]] void check_failed(const char* condition, const char* file, int line);
 
 constexpr int TILE = 16;   // output columns (rows of the weight) that are stored together
 constexpr int GROUP = 32;  // elements of K that share a scale, of weights and of activations
@@ -71,7 +81,8 @@ struct KvShape {
     int32_t num_blocks, block_size, num_kv_heads, head_dim;
 };
 
-inline size_t kv_sub_block(const KvShape& s, int block, int offset) {  // which sub-block holds token `offset` of `block`
+// Static, as every function in a header that an isa_*.cpp includes: the linker would keep one copy of an inline one for all.
+static inline size_t kv_sub_block(const KvShape& s, int block, int offset) {  // which sub-block holds token `offset` of `block`
     return size_t(block) * (s.block_size / SUB) + offset / SUB;
 }
 
