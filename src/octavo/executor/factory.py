@@ -75,7 +75,11 @@ def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecuto
 
     model = load_packed(model_path, config.dtype)
     shape = KvShape(
-        KV_TYPES[config.kv_dtype], config.num_blocks, config.block_size, model.config.num_kv_heads, model.config.head_dim
+        KV_TYPES[config.kv_dtype],
+        config.num_blocks,
+        config.block_size,
+        model.config.num_kv_heads,
+        model.config.head_dim,
     )
     cache = NativeCache(shape, model.config.num_layers)
     limits = StepLimits(max(config.max_step_tokens, 2), config.max_num_running)

@@ -34,7 +34,9 @@ class NativeSampler:
         """Row ``i`` of ``result`` decides the next token of ``requests[i]``. Rows that are not sound fail alone."""
         peaks = result.logits[np.arange(len(result.tokens)), result.tokens]
         native = [is_unedited(request) for request in requests]
-        drawn = [row for row, request in enumerate(requests) if native[row] and request.params.temperature >= GREEDY_BELOW]
+        drawn = [
+            row for row, request in enumerate(requests) if native[row] and request.params.temperature >= GREEDY_BELOW
+        ]
         tokens = np.where(np.isfinite(peaks), result.tokens, -1)
         if drawn:
             tokens[drawn] = self._step.draw(_rows(drawn, [requests[row] for row in drawn]))

@@ -66,7 +66,9 @@ class NativeStep:
         """Tokens for ``rows`` (of ``structs.SAMPLING_ROW``) of the last step's logits; -1 where a row's are not sound."""
         tokens = np.empty(len(rows), np.int32)
         rows = np.ascontiguousarray(rows)
-        self._library.octavo_sample(self._session, c.byref(self._output), rows.ctypes.data, len(rows), tokens.ctypes.data)
+        self._library.octavo_sample(
+            self._session, c.byref(self._output), rows.ctypes.data, len(rows), tokens.ctypes.data
+        )
         return tokens
 
     def close(self) -> None:

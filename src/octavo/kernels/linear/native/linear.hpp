@@ -1,14 +1,50 @@
 // y = W x + b over packed weights: the operation's native back end. See types.hpp for the layouts.
+//
+// The kernels are written once over sixteen columns (`columns`), which each instruction set brings.
 #pragma once
+
+#include "../../native/pool.hpp"
+#if defined(OCTAVO_AVX2)
+#include "columns_avx2.hpp"
+#else
+#include "columns_portable.hpp"
+#endif
+
+namespace octavo::OCTAVO_ISA {
+namespace {
+namespace columns {
+
+// Sixteen columns of one row are done: bias, residual, out.
+inline void finish(const Matrix& w, int tile, Floats y, const Output& out, float* to) {
+    if (w.bias) y = add(y, load(w.bias + size_t(tile) * TILE));
+    if (out.accumulate) y = add(load(to), y);
+    store(to, y);
+}
+
+}  // namespace columns
+}  // namespace
+}  // namespace octavo::OCTAVO_ISA
+
+#include "floats.hpp"
+#include "quantised.hpp"
+#include "quantize.hpp"
+#include "unpack.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
 
 void linear(const Matrix& w, const Activations& x, int row0, int row1, int tile0, int tile1, const Output& out) {
-    (void)w, (void)x, (void)row0, (void)row1, (void)tile0, (void)tile1, (void)out;
+    const Range rows = {row0, row1}, tiles = {tile0, tile1};
+    switch (w.format) {
+        case Format::F32: return columns::float_linear<columns::FormatF32>(w, x, rows, tiles, out);
+        case Format::BF16: return columns::float_linear<columns::FormatBF16>(w, x, rows, tiles, out);
+        case Format::Q8: return columns::quantised_linear<columns::FormatQ8>(w, x, rows, tiles, out);
+        case Format::U4: return columns::quantised_linear<columns::FormatU4>(w, x, rows, tiles, out);
+        case Format::U8:
+            return w.halves == 2 ? columns::quantised_linear<columns::FormatU8<2>>(w, x, rows, tiles, out)
+                                 : columns::quantised_linear<columns::FormatU8<1>>(w, x, rows, tiles, out);
+    }
 }
-void unpack_row(const Matrix& w, int n, float* out) { (void)w, (void)n, (void)out; }
-void quantize(const float* x, int k, const Activations& to, int row) { (void)x, (void)k, (void)to, (void)row; }
 
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

@@ -1,0 +1,186 @@
+// Products with quantised weights. Of one row and one column it is always this, whatever else is computed with it:
+//
+//   y = 0; for each group, for each half that has a scale of its own, in ascending order:
+//       y = fma(float(integer dot product), w.scale * x.scale, y), then where weights have one y = fma(w.min, x.sum, y)
+//
+// so a row's result is the same bit for bit in any batch. What differs is where the weights come from: a few rows read them as
+// they are stored, unpacked in registers (`Stored`); many rows share a piece of a tile unpacked once into the nearest cache
+// (`Unpacked`).
+#pragma once
+
+namespace octavo::OCTAVO_ISA {
+namespace {
+namespace columns {
+
+constexpr int CHUNK_ROWS = 64;   // rows whose accumulators (4 KiB) stay in the nearest cache with ...
+constexpr int PANEL_GROUPS = 16;  // ... this much of a tile, unpacked (at most 12 KiB), and with their activations (512 B each)
+constexpr int QUAD_BYTES = 4 * TILE;
+
+struct FormatU4 {
+    using Dot = DotU4;
+    static constexpr int BYTES = GROUP * TILE / 2, HALVES = 1;  // bytes and scales of a group, for the tile's columns
+    static constexpr bool MINS = true;
+    static void pair(const uint8_t* group, int p, Quad& w0, Quad& w1) {
+        const Quad both = load_quad(group + p * QUAD_BYTES);
+        w0 = low_nibbles(both), w1 = high_nibbles(both);
+    }
+};
+
+template <class D, int H, bool M>
+struct FormatBytes {
+    using Dot = D;
+    static constexpr int BYTES = GROUP * TILE, HALVES = H;
+    static constexpr bool MINS = M;
+    static void pair(const uint8_t* group, int p, Quad& w0, Quad& w1) {
+        w0 = load_quad(group + 2 * p * QUAD_BYTES), w1 = load_quad(group + (2 * p + 1) * QUAD_BYTES);
+    }
+};
+template <int HALVES>
+using FormatU8 = FormatBytes<DotU8, HALVES, true>;
+using FormatQ8 = FormatBytes<DotQ8, 1, false>;
+
+// One tile from some group on, as it is stored.
+template <class F>
+struct Stored {
+    using Format = F;
+    const uint8_t* bytes;
+    const void* scales;
+    const void* mins;
+    bool half;  // scales and mins are 16 bits wide
+
+    Stored(const Matrix& w, int tile, int group) : half(w.scale_type == ScaleType::F16) {
+        const size_t g = size_t(tile) * w.num_groups + group, scale = g * F::HALVES * TILE * (half ? 2 : 4);
+        bytes = (const uint8_t*)w.elements + g * F::BYTES;
+        scales = (const char*)w.scales + scale;
+        mins = F::MINS ? (const char*)w.mins + scale : nullptr;
+    }
+    Floats read(const void* p, int i) const {
+        return half ? load_half((const uint16_t*)p + i * TILE) : load((const float*)p + i * TILE);
+    }
+    Floats scale(int g, int h) const { return read(scales, g * F::HALVES + h); }
+    Floats min(int g, int h) const { return read(mins, g * F::HALVES + h); }
+    void pair(int g, int p, Quad& w0, Quad& w1) const { F::pair(bytes + size_t(g) * F::BYTES, p, w0, w1); }
+};
+
+// At most PANEL_GROUPS groups of one tile: nibbles as bytes, scales and mins as floats. Bytes stay where they are stored.
+template <class F>
+struct Unpacked {
+    using Format = F;
+    static constexpr bool COPIES = F::BYTES != GROUP * TILE;
+    const uint8_t* bytes = copy;
+    alignas(64) uint8_t copy[COPIES ? PANEL_GROUPS * GROUP * TILE : 1];
+    alignas(64) float scales[PANEL_GROUPS * F::HALVES * TILE];
+    alignas(64) float mins[F::MINS ? PANEL_GROUPS * F::HALVES * TILE : 1];
+
+    void fill(const Stored<F>& from, int num_groups) {
+        if (!COPIES) bytes = from.bytes;
+        for (int g = 0; g < num_groups; ++g) {
+            for (int p = 0; COPIES && p < 4; ++p) {
+                Quad w0, w1;
+                from.pair(g, p, w0, w1);
+                store(copy + ((g * 4 + p) * 2) * QUAD_BYTES, w0), store(copy + ((g * 4 + p) * 2 + 1) * QUAD_BYTES, w1);
+            }
+            for (int h = 0; h < F::HALVES; ++h) {
+                store(scales + (g * F::HALVES + h) * TILE, from.scale(g, h));
+                if (F::MINS) store(mins + (g * F::HALVES + h) * TILE, from.min(g, h));
+            }
+        }
+    }
+    Floats scale(int g, int h) const { return load(scales + (g * F::HALVES + h) * TILE); }
+    Floats min(int g, int h) const { return load(mins + (g * F::HALVES + h) * TILE); }
+    void pair(int g, int p, Quad& w0, Quad& w1) const {
+        w0 = load_quad(bytes + ((g * 4 + p) * 2) * QUAD_BYTES), w1 = load_quad(bytes + ((g * 4 + p) * 2 + 1) * QUAD_BYTES);
+    }
+};
+
+// Consecutive rows of activations from some group on.
+struct Rows {
+    const int8_t* q;
+    const float* scales;
+    const float* sums;  // as many for a group as it has halves
+    int groups;         // from one row to the next
+
+    Rows(const Activations& x, int row, int group, int halves) : groups(x.groups) {
+        const size_t g = size_t(row) * x.groups + group;
+        q = x.q + g * GROUP;
+        scales = x.scales + g;
+        sums = (halves == 2 ? x.half_sums : x.sums) + g * halves;
+    }
+};
+
+// acc[R][TILE] += R rows times some groups of one tile.
+template <class Source, int R>
+void block(const Source& w, const Rows& x, int num_groups, float* acc) {
+    using F = typename Source::Format;
+    constexpr int PAIRS = 4 / F::HALVES;
+    const size_t row = x.groups;
+    for (int g = 0; g < num_groups; ++g)
+#pragma GCC unroll 2
+        for (int h = 0; h < F::HALVES; ++h) {
+            typename F::Dot dots[R];
+            const int8_t* q = x.q + g * GROUP + h * (GROUP / 2);
+#pragma GCC unroll 4
+            for (int p = 0; p < PAIRS; ++p) {
+                Quad w0, w1;
+                w.pair(g, h * PAIRS + p, w0, w1);
+#pragma GCC unroll 16
+                for (int r = 0; r < R; ++r) dots[r].pair(w0, w1, q + r * row * GROUP + p * 8);
+            }
+            const Floats scale = w.scale(g, h);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r)
+                store(acc + r * TILE, fma(dots[r].finish(), mul(scale, all(x.scales[r * row + g])), load(acc + r * TILE)));
+            if (!F::MINS) continue;
+            const Floats min = w.min(g, h);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r)
+                store(acc + r * TILE, fma(min, all(x.sums[(r * row + g) * F::HALVES + h]), load(acc + r * TILE)));
+        }
+}
+
+// The same for any number of rows up to R.
+template <class Source, int R = BLOCK_ROWS>
+inline void blocks(int num_rows, const Source& w, const Rows& x, int num_groups, float* acc) {
+    if (num_rows == R) return block<Source, R>(w, x, num_groups, acc);
+    if constexpr (R > 1) blocks<Source, R - 1>(num_rows, w, x, num_groups, acc);
+}
+
+// acc[num_rows][TILE] = rows from `row` on times one tile.
+template <class F>
+void few_rows(const Matrix& w, const Activations& x, int row, int num_rows, int tile, float* acc) {
+    for (int i = 0; i < num_rows * TILE; ++i) acc[i] = 0;
+    blocks(num_rows, Stored<F>(w, tile, 0), Rows(x, row, 0, F::HALVES), w.num_groups, acc);
+}
+
+template <class F>
+void many_rows(const Matrix& w, const Activations& x, int row, int num_rows, int tile, float* acc) {
+    for (int i = 0; i < num_rows * TILE; ++i) acc[i] = 0;
+    Unpacked<F> panel;
+    const int num_blocks = (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    for (int group = 0; group < w.num_groups; group += PANEL_GROUPS) {
+        const int num_groups = w.num_groups - group < PANEL_GROUPS ? w.num_groups - group : PANEL_GROUPS;
+        panel.fill(Stored<F>(w, tile, group), num_groups);
+        for (int b = 0; b < num_blocks; ++b) {
+            const Range rows = share(num_rows, num_blocks, b);
+            const Rows part(x, row + rows.begin, group, F::HALVES);
+            blocks(rows.end - rows.begin, panel, part, num_groups, acc + rows.begin * TILE);
+        }
+    }
+}
+
+template <class F>
+void quantised_linear(const Matrix& w, const Activations& x, Range rows, Range tiles, const Output& out) {
+    alignas(64) float acc[CHUNK_ROWS * TILE];
+    for (int row = rows.begin; row < rows.end; row += CHUNK_ROWS) {
+        const int num_rows = rows.end - row < CHUNK_ROWS ? rows.end - row : CHUNK_ROWS;
+        for (int tile = tiles.begin; tile < tiles.end; ++tile) {
+            (num_rows <= BLOCK_ROWS ? few_rows<F> : many_rows<F>)(w, x, row, num_rows, tile, acc);
+            float* to = out.to + (row - rows.begin) * out.stride + size_t(tile - tiles.begin) * TILE;
+            for (int r = 0; r < num_rows; ++r) finish(w, tile, load(acc + r * TILE), out, to + r * out.stride);
+        }
+    }
+}
+
+}  // namespace columns
+}  // namespace
+}  // namespace octavo::OCTAVO_ISA
