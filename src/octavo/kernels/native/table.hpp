@@ -35,13 +35,25 @@ struct Table {
 
     // attention: store one token's key and value of every kv head: k, v [num_kv_heads * head_dim].
     void (*write_kv)(const KvShape& s, const KvLayer& layer, int block, int offset, const float* k, const float* v);
-    // Rows [row0, row1) of one request (positions[row0].. consecutive) of one kv head's group of query heads over the request's
-    // cache. q and out: [T][num_heads * head_dim] with `stride`. scratch: attention_scratch(...) floats of this thread.
-    // The arithmetic of a row depends on its position and on what it attends to, on nothing else: not on row0, row1 or the batch.
+    // `num_rows` consecutive rows of one request, the first at position `first_position`, for the query heads of one kv head, over
+    // the request's cache (their own keys and values included, so write_kv comes first). q and out point at the first row's
+    // head 0, [num_rows][num_heads * head_dim] with strides in floats. scratch: attention_scratch(a, num_rows) floats, 64-byte
+    // aligned for speed. Tokens behind a row's position or before its window are not trusted: they may be unwritten.
+    // A row's result depends on its position and on what it attends to, on nothing else, bit for bit: softmax is taken over
+    // chunks [c * ATTENTION_CHUNK, (c + 1) * ATTENTION_CHUNK) of absolute positions, merged in ascending order.
     void (*attention)(const AttentionShape& a, const KvShape& s, const KvLayer& layer, const int32_t* block_table,
                       int first_position, int num_rows, int kv_head, const float* q, int64_t q_stride, float* out,
                       int64_t out_stride, float* scratch);
     size_t (*attention_scratch)(const AttentionShape& a, int max_rows);  // floats
+    // The same in parts, for a long context and few rows: one chunk (of attention_chunks(a, first_position, num_rows)), by
+    // whatever thread, into `partial`, [num_rows * group][head_dim + PARTIAL_EXTRA] ...
+    void (*attention_chunk)(const AttentionShape& a, const KvShape& s, const KvLayer& layer, const int32_t* block_table,
+                            int first_position, int num_rows, int kv_head, int chunk, const float* q, int64_t q_stride,
+                            float* partial, float* scratch);
+    // ... and then all of them together: partials [num_chunks][num_rows * group][head_dim + PARTIAL_EXTRA] in ascending order of
+    // chunks, overwritten. The result is attention()'s bit for bit.
+    void (*attention_merge)(const AttentionShape& a, int num_chunks, int num_rows, int kv_head, float* partials, float* out,
+                            int64_t out_stride);
 
     // argmax of x[n], the first of equals; NaN counts as lowest.
     int (*argmax)(const float* x, int n);

@@ -104,4 +104,16 @@ struct AttentionShape {
     float soft_cap;  // scores become cap * tanh(score / cap); 0: off
 };
 
+constexpr int ATTENTION_CHUNK = 128;  // positions that share one softmax before chunks are merged
+constexpr int PARTIAL_EXTRA = 8;      // floats behind a chunk's weighted values: sum, maximum, zeros
+
+// The chunks [begin, end) that rows of consecutive positions attend to.
+struct Chunks {
+    int begin, end;
+};
+inline Chunks attention_chunks(const AttentionShape& a, int first_position, int num_rows) {
+    const int first = a.window > 0 && first_position >= a.window ? first_position - a.window + 1 : 0;
+    return {first / ATTENTION_CHUNK, (first_position + num_rows - 1) / ATTENTION_CHUNK + 1};
+}
+
 }  // namespace octavo
