@@ -104,7 +104,8 @@ class Rows:
         self.scales, self.sums = (aligned(np.full((num_rows, groups), np.nan, np.float32)) for _ in range(2))
         self.half_sums = aligned(np.full((num_rows, groups * 2), np.nan, np.float32))
         self.floats = aligned(np.full((num_rows, groups * GROUP), np.nan, np.float32))
-        arrays = {name: getattr(self, name) for name in ("q", "scales", "sums", "half_sums", "floats")}
+        self.offsets = aligned(np.full((num_rows, groups), 1 << 30, np.int32))
+        arrays = {name: getattr(self, name) for name in ("q", "scales", "sums", "half_sums", "offsets", "floats")}
         self.struct = structs.Activations(**{name: a.ctypes.data for name, a in arrays.items()}, groups=groups)
 
     def dequantised(self) -> np.ndarray:

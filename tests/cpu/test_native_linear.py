@@ -135,6 +135,7 @@ def test_quantize_rounds_to_the_nearest(table: Any) -> None:
         assert np.array_equal(rows.q, q.reshape(3, -1).astype(np.int8)) and np.abs(q).max() == 127
         assert np.array_equal(rows.scales, scale) and np.array_equal(rows.floats, padded)
         assert np.array_equal(rows.sums, scale * q.sum(axis=2))
+        assert np.array_equal(rows.offsets, -128 * q.sum(axis=2))
         halves = q.reshape(3, -1, 2, GROUP // 2).sum(axis=3) * scale[:, :, None]
         assert np.array_equal(rows.half_sums, halves.reshape(3, -1).astype(np.float32))
 

@@ -9,7 +9,7 @@ using octavo::Output;
 using octavo::Table;
 
 // Grows by one whenever a struct or a signature changes: a library of another version is not loaded.
-OCTAVO_API int octavo_abi_version() { return 1; }
+OCTAVO_API int octavo_abi_version() { return 2; }
 
 OCTAVO_API const Table* octavo_table(const char* name) { return octavo::choose_table(name); }
 OCTAVO_API const char* octavo_table_name(const Table* table) { return table->name; }

@@ -6,7 +6,7 @@ import ctypes as c
 from functools import cache
 from pathlib import Path
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY = Path(__file__).with_name("liboctavo.so")
 
 

@@ -57,11 +57,13 @@ bool OwnedActivations::allocate(int rows, int k, bool floats) {
     const size_t groups = size_t((k + GROUP - 1) / GROUP), n = size_t(rows) * groups;
     view.groups = int32_t(groups);
     return take(view.q, n * GROUP) && take(view.scales, n) && take(view.sums, n) && take(view.half_sums, n * 2) &&
-           (!floats || take(view.floats, n * GROUP));
+           take(view.offsets, n) && (!floats || take(view.floats, n * GROUP));
 }
 
 void OwnedActivations::release() {
-    for (void* p : {(void*)view.q, (void*)view.scales, (void*)view.sums, (void*)view.half_sums, (void*)view.floats}) std::free(p);
+    for (void* p : {(void*)view.q, (void*)view.scales, (void*)view.sums, (void*)view.half_sums, (void*)view.offsets,
+                    (void*)view.floats})
+        std::free(p);
 }
 
 void delete_session(Session* s) {

@@ -190,7 +190,7 @@ struct Worker {
     void group(int row0, int row1, int index, int width, const float* up) {
         const int left = m.intermediate_size - index * GROUP, n = width < left ? width : left;
         Activations part = s.gated.view;
-        part.q += index * GROUP, part.scales += index, part.sums += index, part.half_sums += index * 2;
+        part.q += index * GROUP, part.scales += index, part.sums += index, part.half_sums += index * 2, part.offsets += index;
         if (part.floats) part.floats += index * GROUP;
         for (int r = row0; r < row1; r++) {
             float* g = scratch + size_t(r - row0) * GROUP;

@@ -54,6 +54,7 @@ class Activations(c.Structure):
         ("scales", c.c_void_p),
         ("sums", c.c_void_p),
         ("half_sums", c.c_void_p),
+        ("offsets", c.c_void_p),
         ("floats", c.c_void_p),
         ("groups", c.c_int32),
     )

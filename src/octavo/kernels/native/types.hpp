@@ -60,6 +60,7 @@ struct Activations {
     float* scales;    // [T][groups]
     float* sums;      // [T][groups]: scale * sum(q), what a weight's min is multiplied by
     float* half_sums; // [T][groups * 2]: the same over 16 elements each
+    int32_t* offsets; // [T][groups]: -128 * sum(q): a dot product with w + 128 that starts there ends as the one with w
     float* floats;    // [T][groups * 32], padded with zeros; null where no float weight reads these rows
     int32_t groups;
 };

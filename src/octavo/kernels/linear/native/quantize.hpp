@@ -22,6 +22,7 @@ inline void quantize_group(const float* x, const Activations& to, int row, int g
     else
         std::memset(to.q + at * GROUP, 0, GROUP);
     to.scales[at] = scale;
+    to.offsets[at] = -128 * (sums[0] + sums[1]);
     to.sums[at] = scale * float(sums[0] + sums[1]);
     to.half_sums[2 * at] = scale * float(sums[0]);
     to.half_sums[2 * at + 1] = scale * float(sums[1]);
