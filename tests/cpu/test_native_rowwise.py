@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_library import TABLES, table_or_skip
+from native_library import isas, needs_native
 
-from octavo.kernels.native.operations import Operations
+from octavo.kernels.native.operations import Operations, operations
+
+pytestmark = needs_native
 
 LENGTHS = (1, 2, 7, 8, 9, 31, 32, 33, 64, 100, 576, 1536, 2049)
 GUARD = 8  # floats behind every output that must stay as they are
 
 
-@pytest.fixture(params=TABLES)
+@pytest.fixture(params=isas())
 def ops(request: pytest.FixtureRequest) -> Operations:
-    return table_or_skip(request.param)
+    return operations(request.param)
 
 
 def guarded(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,10 @@ import ctypes as c
 from octavo.kernels.native import library
 
 _INT, _LONG, _FLOAT, _POINTER = c.c_int, c.c_int64, c.c_float, c.c_void_p
-_ROWS = (*[_POINTER] * 4, *[_INT] * 3)  # attention shape, cache shape, layer, block table; first position, rows, kv head
+_ROWS = (
+    *[_POINTER] * 4,
+    *[_INT] * 3,
+)  # attention shape, cache shape, layer, block table; first position, rows, kv head
 
 
 class Operations(c.Structure):
@@ -36,7 +39,9 @@ class Operations(c.Structure):
     )
 
 
-def operations(name: str = "") -> Operations | None:
-    """The operations for the instruction set ``name`` (empty: the best this CPU runs); None if it cannot run them."""
+def operations(name: str = "") -> Operations:
+    """The operations for the instruction set ``name`` (empty: the best this CPU runs); ``ValueError`` if it cannot run them."""
     table = library.table(name)
-    return Operations.from_address(table.value) if table and table.value else None
+    if table is None or table.value is None:
+        raise ValueError(f"this CPU does not run the kernels for {name!r}: choose another instruction set, or none")
+    return Operations.from_address(table.value)

@@ -86,6 +86,16 @@ class KvShape(c.Structure):
     _fields_ = tuple((name, c.c_int32) for name in ("type", "num_blocks", "block_size", "num_kv_heads", "head_dim"))
 
 
+class AttentionShape(c.Structure):
+    """Heads, the sliding window (0: none), the scale of scores and their soft cap (0: none)."""
+
+    _fields_ = (
+        *((name, c.c_int32) for name in ("num_heads", "num_kv_heads", "head_dim", "window")),
+        ("scale", c.c_float),
+        ("soft_cap", c.c_float),
+    )
+
+
 class Batch(c.Structure):
     """A ragged batch of int32 arrays; the memory behind it is borrowed."""
 

@@ -112,7 +112,7 @@ constexpr int PARTIAL_EXTRA = 8;      // floats behind a chunk's weighted values
 struct Chunks {
     int begin, end;
 };
-inline Chunks attention_chunks(const AttentionShape& a, int first_position, int num_rows) {
+static inline Chunks attention_chunks(const AttentionShape& a, int first_position, int num_rows) {
     const int first = a.window > 0 && first_position >= a.window ? first_position - a.window + 1 : 0;
     return {first / ATTENTION_CHUNK, (first_position + num_rows - 1) / ATTENTION_CHUNK + 1};
 }
