@@ -11,6 +11,7 @@ paired, so the interval of the ratio is much narrower than that of either figure
 from __future__ import annotations
 
 import argparse
+import ctypes as c
 import json
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from octavo.executor.flat import FlatBatch
 from octavo.executor.native_cache import KV_TYPES, NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.kernels.attention import LayerCache
-from octavo.kernels.native import library, structs
+from octavo.kernels.native import structs
+from octavo.kernels.native.library import load, table
 from octavo.models.catalogue import resolve
+from octavo.models.dequantize import usable_cores
 from octavo.models.load import load_model, load_packed
 from octavo.models.packed import PackedModel
 from octavo.models.transformer import Transformer
@@ -51,7 +54,7 @@ def main() -> None:
     figures["reference"] = float(np.exp(np.mean(wanted)))
     for name, kind in KV_TYPES.items():
         step = native_step(packed, kind)
-        got = [nll(native_logits(step, window), window) for window in windows]
+        got = [nll(native_logits(step, window, packed.config.vocab_size), window) for window in windows]
         step.close()
         figures[name] = compared(got, wanted)
         print(f"{name:9} {figures[name]}", flush=True)
@@ -77,15 +80,15 @@ def nll(logits: torch.Tensor, window: list[int]) -> float:
 def native_step(packed: PackedModel, kind: structs.KvType) -> NativeStep:
     config = packed.config
     shape = structs.KvShape(kind, WINDOW // BLOCK, BLOCK, config.num_kv_heads, config.head_dim)
-    return NativeStep(packed, NativeCache(shape, config.num_layers), StepLimits(WINDOW, WINDOW), 0 or 2)
+    return NativeStep(packed, NativeCache(shape, config.num_layers), StepLimits(WINDOW, WINDOW), usable_cores())
 
 
-def native_logits(step: NativeStep, window: list[int]) -> torch.Tensor:
+def native_logits(step: NativeStep, window: list[int], vocab_size: int) -> torch.Tensor:
     rows = np.arange(WINDOW, dtype=np.int32)
     starts, lens = np.array([0, WINDOW], np.int32), np.array([WINDOW], np.int32)
     blocks = np.arange(WINDOW // BLOCK, dtype=np.int32)[None]
     flat = FlatBatch(np.array(window, np.int32), rows, starts, lens, blocks, rows)
-    return torch.from_numpy(step.forward(flat).logits)[:, : step.vocab_size]
+    return torch.from_numpy(step.forward(flat).logits)[:, :vocab_size]
 
 
 def reference_of(path: Path, packed: PackedModel) -> Transformer:
@@ -111,7 +114,7 @@ def put(weight: torch.Tensor, *matrices: Any) -> None:
 def unpacked(matrix: structs.Matrix) -> np.ndarray:
     out = np.empty((matrix.n, matrix.num_groups * structs.GROUP), np.float32)
     for n in range(matrix.n):
-        library.load().octavo_unpack_row(library.table(), structs.by_reference(matrix), n, structs.pointer(out[n]))
+        load().octavo_unpack_row(table(), c.byref(matrix), n, c.c_void_p(out[n].ctypes.data))
     return out[:, : matrix.k]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import gguf_files
 import numpy as np
 import pytest
 import tiny_models
-import torch
+from gguf.constants import GGMLQuantizationType as Q
 from native_library import isas
 from test_models_vs_transformers import expected, prompts
 
@@ -104,15 +108,13 @@ def test_broken_batches_are_refused(pair):
         paged.step.forward(flat)
 
 
-def test_torch_is_not_needed(tmp_path):
+def test_a_gguf_model_needs_no_torch(tmp_path):
     """The native path must not pay for torch: neither its seconds nor its memory."""
-    import subprocess
-    import sys
-
-    tiny_models.write(tmp_path, tiny_models.llama())
+    path = gguf_files.write_model(tmp_path / "model.gguf", Q.Q4_1)
     program = (
-        "import sys; from octavo.models.load import load_packed; import octavo.executor.native_executor; "
-        f"load_packed(__import__('pathlib').Path({str(tmp_path)!r}), 'stored'); sys.exit('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from octavo.config import EngineConfig; "
+        "from octavo.engine.build import build_engine; "
+        f"built = build_engine(EngineConfig(num_blocks=8), 'm', Path({str(path)!r}), frozenset()); "
+        "assert built.resolution.config.executor == 'native', built.resolution; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-    assert torch is not None
