@@ -1,15 +1,15 @@
 # Every target begins with `setup`, which leaves a complete environment in .venv/.
-# It installs again only when pyproject.toml or constraints.txt have changed.
+# It installs again only when pyproject.toml, constraints.txt or hatch_build.py have changed.
 # The first Python >= 3.11 on the path; choose another with `make PYTHON=/path/to/python setup`.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup serve test lint unit bench-engine wheel clean
+.PHONY: setup native serve test lint unit bench-engine wheel clean
 
 setup: .venv/.complete
 
-.venv/.complete: pyproject.toml constraints.txt
+.venv/.complete: pyproject.toml constraints.txt hatch_build.py
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 on the path; install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "setting up .venv (a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
@@ -19,7 +19,11 @@ setup: .venv/.complete
 		echo "error: setup could not install the packages (see above); it needs a network that reaches PyPI or a mirror" >&2; exit 1; }
 	@touch $@
 
-serve: setup
+# The C++ kernels, built again where their sources have changed. Without a compiler: torch serves.
+native: setup
+	@$(BIN)/python -m octavo.kernels.native.build --optional
+
+serve: native
 	$(BIN)/octavo serve
 
 lint: setup
@@ -29,10 +33,10 @@ lint: setup
 	$(BIN)/lint-imports --no-logo
 
 # The quick half of the tests: nothing but this machine's CPU, no coverage.
-unit: setup
+unit: native
 	$(BIN)/pytest tests/cpu
 
-test: setup lint
+test: native lint
 	$(BIN)/pytest tests --cov --cov-report=term:skip-covered
 
 bench-engine: setup
@@ -43,3 +47,4 @@ wheel: setup
 
 clean:
 	rm -rf .venv .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	rm -f src/octavo/kernels/native/*.so

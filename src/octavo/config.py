@@ -7,9 +7,7 @@ raise with a suggestion. ``auto`` is resolved once, by ``octavo.engine.resolve``
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -105,12 +103,3 @@ def refuse_unknown(values: Iterable[str], known: Sequence[str]) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
             raise ConfigError(f"unknown setting {key!r}{hint}", param=key)
-
-
-def cache_folder() -> Path:
-    """Where fetched models lie: ``$OCTAVO_CACHE``, else ``$XDG_CACHE_HOME/octavo``, else ``~/.cache/octavo``."""
-    if own := os.environ.get("OCTAVO_CACHE"):
-        return Path(own).expanduser().absolute()
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    # the XDG specification: a relative path is to be ignored
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "octavo"

@@ -1,4 +1,4 @@
-"""The native library for tests: built if it is missing or older than its sources; tests that need it skip with the reason."""
+"""The native library for tests: built if it is missing or not that of its sources; tests that need it skip with the reason."""
 
 from __future__ import annotations
 
@@ -12,23 +12,17 @@ from filelock import FileLock
 from octavo.kernels.native import build as builder
 from octavo.kernels.native import library
 
-KERNELS = Path(builder.__file__).parents[1]
-
 
 @cache
 def missing_because() -> str:
     """Empty if the library can be loaded, else why not."""
-    sources = [path for ending in ("cpp", "hpp", "inc") for path in KERNELS.glob(f"**/*.{ending}")]
-    newest = max(path.stat().st_mtime_ns for path in [*sources, Path(builder.__file__)])
     with FileLock(Path(tempfile.gettempdir()) / "octavo-native-build.lock"):
-        if builder.LIBRARY.is_file() and builder.LIBRARY.stat().st_mtime_ns > newest:
+        if builder.is_current():
             return ""
         try:
             builder.build()
-        except RuntimeError as error:
-            if "no C++ compiler" in str(error):
-                return str(error)
-            raise
+        except builder.NoCompilerError as error:
+            return str(error)
     return ""
 
 
@@ -39,4 +33,4 @@ def isas() -> list[str]:
     """The instruction sets whose kernels are built and run here; none without a library."""
     if missing_because():
         return []
-    return [name for name in ("portable", "avx2", "avx512") if library.table(name)]
+    return [name for name in ("portable", *builder.ISAS) if library.table(name)]

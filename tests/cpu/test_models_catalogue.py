@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from octavo.config import cache_folder
 from octavo.errors import ModelNotFoundError, UnsupportedModelError
+from octavo.folders import cache_folder
 from octavo.models.catalogue import cached_path, catalogue, is_fetched, resolve
 from octavo.models.gguf_config import ARCHITECTURES
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octavo import __version__
-from octavo.config import DEFAULT_MODEL, EngineConfig, cache_folder
+from octavo.config import DEFAULT_MODEL, EngineConfig
 from octavo.errors import OctavoError
+from octavo.folders import cache_folder
 
 if TYPE_CHECKING:
     from octavo.hardware import Hardware

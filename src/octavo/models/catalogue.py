@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from octavo.config import cache_folder
 from octavo.errors import ModelNotFoundError, UnsupportedModelError
+from octavo.folders import cache_folder
 from octavo.models import fetch, hub
 from octavo.models.wheels import Package, Progress, silent
 

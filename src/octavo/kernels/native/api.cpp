@@ -8,8 +8,11 @@ using octavo::Matrix;
 using octavo::Output;
 using octavo::Table;
 
-// Grows by one whenever a struct or a signature changes: a library of another version is not loaded.
-OCTAVO_API int octavo_abi_version() { return 2; }
+// What the library was built from: build.py reads it out of the file, for nobody should load a stale one.
+#ifndef OCTAVO_SOURCE_HASH
+#define OCTAVO_SOURCE_HASH ""
+#endif
+extern "C" __attribute__((visibility("default"), used)) const char octavo_built_from[] = "octavo-source-hash:" OCTAVO_SOURCE_HASH;
 
 OCTAVO_API const Table* octavo_table(const char* name) { return octavo::choose_table(name); }
 OCTAVO_API const char* octavo_table_name(const Table* table) { return table->name; }

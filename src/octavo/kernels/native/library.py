@@ -3,19 +3,62 @@
 from __future__ import annotations
 
 import ctypes as c
+import os
+import stat
 from functools import cache
 from pathlib import Path
 
-ABI_VERSION = 2
-LIBRARY = Path(__file__).with_name("liboctavo.so")
+from octavo.folders import cache_folder
+from octavo.kernels.native import build
+
+
+def find() -> Path:
+    """The library built from the sources of this package: beside them, else this user's own.
+
+    Raises ``OSError`` with the reason and what to do if there is none.
+    """
+    wanted, own = build.source_hash(), own_library()
+    for path in (build.LIBRARY, own):
+        if build.built_hash(path) == wanted:
+            if path == own and not (_is_ours(own) and _is_ours(own.parent)):
+                raise OSError(
+                    f"{own} could have been written by other users: delete it, then `octavo doctor --build-native`"
+                )
+            return path
+    if build.LIBRARY.is_file():
+        raise OSError(
+            f"{build.LIBRARY} was built from other sources than these: build it again, `octavo doctor --build-native`"
+        )
+    raise OSError("the native kernels are not built: `octavo doctor --build-native`")
+
+
+def own_library() -> Path:
+    """Where this user's library of these sources belongs if the package's folder is not theirs to write."""
+    return cache_folder() / "native" / f"liboctavo-{build.source_hash()}-{build.architecture()}.so"
+
+
+def make() -> Path:
+    """Build the library beside its sources, or where those are read-only in this user's cache.
+
+    Raises ``RuntimeError`` with the compiler's words, ``OSError`` if neither folder can be written.
+    """
+    if os.access(build.HERE, os.W_OK):
+        return build.build()
+    own = own_library()
+    own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return build.build(own)
+
+
+def _is_ours(path: Path) -> bool:
+    """Code is loaded from it, so nobody but this user and the system's may have written there."""
+    status = path.stat()
+    return status.st_uid in (0, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 @cache
 def load() -> c.CDLL:
-    """The library. Raises ``OSError`` with the reason if it was not built, or is of another version."""
-    library = c.CDLL(str(LIBRARY))
-    if (found := library.octavo_abi_version()) != ABI_VERSION:
-        raise OSError(f"{LIBRARY} has version {found} of the interface, expected {ABI_VERSION}: build it again")
+    """The library. Raises ``OSError`` with the reason if there is none for these sources."""
+    library = c.CDLL(str(find()))
     library.octavo_table.restype = c.c_void_p
     library.octavo_table.argtypes = [c.c_char_p]
     library.octavo_table_name.restype = c.c_char_p
@@ -29,12 +72,13 @@ def load() -> c.CDLL:
 
 
 def best_isa() -> str:
-    """The instruction set whose operations this CPU would run; empty if the library cannot be loaded."""
+    """The instruction set whose operations this CPU would run; empty if the library cannot be loaded (``load`` says why)."""
     try:
         found = table()
     except OSError:
         return ""
-    return load().octavo_table_name(found).decode() if found else ""
+    name: bytes = load().octavo_table_name(found)
+    return name.decode()
 
 
 def table(name: str = "") -> c.c_void_p | None:

@@ -61,10 +61,12 @@ struct Table {
     double (*weights)(const float* x, int n, float peak, float factor, float* to);
 };
 
+// Each is in its isa_<name>.cpp; all but the first only where build.py compiled that file.
 const Table* portable_table();
-const Table* avx2_table();    // null where it was not compiled
-const Table* avx512_table();  // null where it was not compiled
-const Table* neon_table();    // null where it was not compiled
+const Table* avx2_table();
+const Table* avxvnni_table();
+const Table* avx512_table();
+const Table* neon_table();
 
 // The best table this CPU can run, or the one called `name`; null if there is none, or the CPU cannot run it.
 const Table* choose_table(const char* name);

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-// Bounds checks of the debug build (`python -m octavo.kernels.native.build --debug`): a false one names its place and aborts.
+// Bounds checks of the debug build (`make sanitize`): a false one names its place and aborts.
 // Elsewhere they cost nothing: the condition is compiled, never evaluated.
 #ifdef OCTAVO_DEBUG
 #define OCTAVO_CHECK(condition) ((condition) ? (void)0 : octavo::check_failed(#condition, __FILE__, __LINE__))
