@@ -1,4 +1,4 @@
-"""Builds the native kernels into the wheel where there is a C++ compiler; without one the wheel is pure and the torch path serves."""
+"""Builds the native kernels into the wheel where there is a C++ compiler; without one the wheel is pure Python."""
 
 from __future__ import annotations
 
