@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import environment
 
 from octavo.executor.flat import FlatBatch
 from octavo.executor.native_cache import KV_TYPES, NativeCache
@@ -32,6 +31,7 @@ from octavo.models.load import load_model, load_packed
 from octavo.models.packed import PackedModel
 from octavo.models.transformer import Transformer
 from octavo.text.tokenizer import load_tokenizer
+from record import environment
 
 WINDOW, COUNTED, BLOCK = 512, 256, 16
 

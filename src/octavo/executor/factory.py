@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
@@ -72,8 +73,9 @@ def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecuto
     from octavo.executor.native_step import NativeStep, StepLimits
     from octavo.kernels.native.structs import KvShape
     from octavo.models.load import load_packed
+    from octavo.models.pack import Weights
 
-    model = load_packed(model_path, config.dtype)
+    model = load_packed(model_path, cast(Weights, config.dtype))
     shape = KvShape(
         KV_TYPES[config.kv_dtype],
         config.num_blocks,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from octavo.executor.flat import flatten
+from octavo.executor.isolation import run_isolated
 from octavo.executor.native_sampling import NativeSampler
 from octavo.executor.native_step import NativeStep
 from octavo.types import Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult
@@ -20,7 +21,7 @@ class NativeExecutor:
 
     def run(self, plan: Plan) -> StepResult:
         started_s = time.perf_counter()
-        samples = self._step(plan.requests) if plan.requests else {}
+        samples = run_isolated(self._step, plan.requests) if plan.requests else {}
         return StepResult(samples, time.perf_counter() - started_s)
 
     def warm_up(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ import torch
 from torch import Tensor
 
 from octavo.executor.batch import build_batch, decodes_first
+from octavo.executor.isolation import run_isolated
 from octavo.executor.sampling.sampler import Sampler
 from octavo.kernels.attention.contract import LayerCache
 from octavo.models.batch import ModelBatch
 from octavo.types import Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult
-
-logger = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -54,9 +52,11 @@ class TorchExecutor:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._layers)
 
     def run(self, plan: Plan) -> StepResult:
-        """Raises ``torch.AcceleratorError`` (the device is lost) and nothing else: see ``_isolate``."""
+        """Raises ``torch.AcceleratorError`` (the device is lost) and nothing else: see ``run_isolated``."""
         started_s = time.perf_counter()
-        samples = self._run_isolated(decodes_first(plan.requests)) if plan.requests else {}
+        samples = {}
+        if plan.requests:
+            samples = run_isolated(self._step, decodes_first(plan.requests), (torch.AcceleratorError,))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return StepResult(samples, time.perf_counter() - started_s)
@@ -77,20 +77,3 @@ class TorchExecutor:
         batch = build_batch(requests, self._cache.block_size, self._device)
         logits = self._model.forward(batch, self._layers)
         return self._sampler.sample(logits, [planned.request for planned in requests if planned.samples])
-
-    def _run_isolated(self, requests: Sequence[PlannedRequest]) -> dict[str, Sample]:
-        """One step; if it raises, each request by itself, so that the one at fault (or too big for the memory) fails
-        alone. That is sound because a step may be repeated: it writes the same keys and values to the same places.
-        """
-        try:
-            return self._step(requests)
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            logger.exception("a step of %d requests failed", len(requests))
-            if len(requests) == 1:
-                return {requests[0].request.request_id: Sample((), error=f"{type(error).__name__}: {error}")}
-        samples: dict[str, Sample] = {}
-        for planned in requests:
-            samples |= self._run_isolated([planned])
-        return samples

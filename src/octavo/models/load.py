@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from octavo.models.pack import Weights
     from octavo.models.packed import PackedModel
-    from octavo.models.pack import Weights
-    from octavo.models.packed import PackedModel
     from octavo.models.transformer import Transformer
     from octavo.models.weights import WeightSource
 
@@ -60,14 +58,6 @@ def load_packed(path: Path, weights: Weights = "stored") -> PackedModel:
     Raises as ``load_model`` does; ``UnsupportedModelError`` also for a tensor type that the kernels have no format for, and
     ``OSError`` where the native library is missing.
     """
-    from octavo.models.pack import pack_model
-
-    with closing(open_weights(path)) as source:
-        return pack_model(source, weights)
-
-
-def load_packed(path: Path, weights: Weights) -> PackedModel:
-    """Load a model for the native kernels. Raises as ``load_model``."""
     from octavo.models.pack import pack_model
 
     with closing(open_weights(path)) as source:
