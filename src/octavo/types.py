@@ -165,6 +165,7 @@ class Sample:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] | None = None
     error: str | None = None  # this request alone failed
+    num_computed: int = 0  # of token_ids, from the first on: keys and values are in the cache already (speculation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ class StepResult:
 
     samples: dict[str, Sample] = field(default_factory=dict)
     step_time_s: float = 0.0
+    num_draft_tokens: int = 0  # tokens that speculation proposed in this step ...
+    num_accepted_tokens: int = 0  # ... and how many of them were right
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +194,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     total_prompt_tokens: int = 0  # prompt tokens computed or found in the cache, of requests that were scheduled
     total_prefix_query_tokens: int = 0
     total_prefix_hit_tokens: int = 0
+    total_draft_tokens: int = 0
+    total_accepted_tokens: int = 0
     step_time_s: float = 0.0  # duration of this step's executor run
     step_num_tokens: int = 0
     step_num_requests: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from octavo.config import EngineConfig, from_mapping
@@ -46,6 +48,44 @@ def test_on_a_laptop() -> None:
     assert all(resolution.reasons.values())
 
 
+def test_with_native_kernels() -> None:
+    machine = replace(hardware(), native_isa="avx2")
+    resolution = resolve(EngineConfig(), MODEL, machine, weight_bytes=100 << 20)
+    config = resolution.config
+    assert (config.executor, config.dtype, config.kv_dtype) == ("native", "stored", "bfloat16")
+    assert resolve(config, MODEL, machine).config == config
+    assert "avx2" in resolution.reasons["executor"]
+    assert (
+        resolve(EngineConfig(executor="native", dtype="int4", kv_dtype="int8"), MODEL, machine).config.dtype == "int4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"dtype": "float32"}, "dtype = float32 is not theirs"),
+        ({"kv_dtype": "float16"}, "kv_dtype = float16 is not theirs"),
+        ({"block_size": 24}, "not a multiple of 16"),
+    ],
+)
+def test_what_native_kernels_cannot_do_torch_does(settings: dict[str, object], why: str) -> None:
+    machine = replace(hardware(), native_isa="avx2")
+    resolution = resolve(from_mapping(EngineConfig, settings), MODEL, machine)
+    assert resolution.config.executor == "cpu" and why in resolution.reasons["executor"]
+    with pytest.raises(ConfigError, match="executor = native cannot run"):
+        resolve(from_mapping(EngineConfig, {**settings, "executor": "native"}), MODEL, machine)
+
+
+def test_native_kernels_that_are_not_built() -> None:
+    assert "not built" in resolve(EngineConfig(), MODEL, hardware()).reasons["executor"]
+    with pytest.raises(ConfigError, match="octavo doctor"):
+        resolve(EngineConfig(executor="native"), MODEL, hardware())
+    with pytest.raises(ConfigError, match="num_draft_tokens = 3 needs executor = native"):
+        resolve(EngineConfig(num_draft_tokens=3), MODEL, hardware())
+    with pytest.raises(ConfigError, match="dtype = int8 is not for executor = cpu"):
+        resolve(EngineConfig(dtype="int8"), MODEL, hardware())
+
+
 def test_resolving_twice_changes_nothing() -> None:
     once = resolve(EngineConfig(), MODEL, hardware()).config
     again = resolve(once, MODEL, hardware())
@@ -80,7 +120,7 @@ def test_little_memory_gives_a_smaller_cache_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("settings", "memory", "says"),
     [
-        ({"executor": "tpu"}, 16, "unknown executor 'tpu'; known: auto, cpu, cuda, fake"),
+        ({"executor": "tpu"}, 16, "unknown executor 'tpu'; known: auto, native, cpu, cuda, fake"),
         ({"executor": "cuda"}, 16, "no NVIDIA GPU"),
         ({"dtype": "int3"}, 16, "unknown dtype 'int3'; known: auto, float32"),
         ({"kv_dtype": "fp8"}, 16, "unknown kv_dtype"),

@@ -198,7 +198,7 @@ def test_the_factory_builds_a_fake_without_a_model() -> None:
 
 
 def test_the_factory_refuses_what_it_cannot_build(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown executor 'tpu'; known: fake, cpu, cuda"):
+    with pytest.raises(ConfigError, match="unknown executor 'tpu'; known: fake, native, cpu, cuda"):
         build_executor(config(executor="tpu"), None)
     with pytest.raises(ConfigError, match="needs a model"):
         build_executor(config(), None)

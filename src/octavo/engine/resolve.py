@@ -68,9 +68,16 @@ def resolve(
     """
     resolver = _Resolver(config, model, hardware, weight_bytes, values=msgspec.structs.asdict(config))
     make_policy(config.policy)
-    for step in (_executor, _dtypes, _threads, _context, _blocks, _budget):
+    for step in (_names, _executor, _drafts, _dtypes, _threads, _context, _blocks, _budget):
         step(resolver)
     return Resolution(EngineConfig(**resolver.values), resolver.reasons)
+
+
+def _names(r: _Resolver) -> None:
+    """Words that no executor knows; what only another one knows is found later."""
+    for name, known in (("dtype", (*DTYPES, *NATIVE_DTYPES)), ("kv_dtype", (*KV_DTYPES, "int8"))):
+        if r.values[name] not in ("auto", *known):
+            raise ConfigError(f"unknown {name} {r.values[name]!r}; known: auto, {', '.join(known)}", param=name)
 
 
 def _executor(r: _Resolver) -> None:
@@ -108,6 +115,15 @@ def native_obstacle(config: EngineConfig, model: TransformerConfig, hardware: Ha
     return ""
 
 
+def _drafts(r: _Resolver) -> None:
+    if r.asked.num_draft_tokens and r.values["executor"] != "native":
+        raise ConfigError(
+            f"num_draft_tokens = {r.asked.num_draft_tokens} needs executor = native, which verifies drafts; here it is "
+            f"{r.values['executor']}",
+            param="num_draft_tokens",
+        )
+
+
 def _dtypes(r: _Resolver) -> None:
     is_native = r.values["executor"] == "native"
     known = {"dtype": DTYPES, "kv_dtype": KV_DTYPES}
@@ -116,7 +132,7 @@ def _dtypes(r: _Resolver) -> None:
     for name, names in known.items():
         if r.values[name] not in ("auto", *names):
             raise ConfigError(
-                f"{name} = {r.values[name]!r} with executor = {r.values['executor']}; known: auto, {', '.join(names)}",
+                f"{name} = {r.values[name]} is not for executor = {r.values['executor']}, which has auto, {', '.join(names)}",
                 param=name,
             )
     if is_native:

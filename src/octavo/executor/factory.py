@@ -71,6 +71,7 @@ def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecuto
     from octavo.executor.native_cache import KV_TYPES, NativeCache
     from octavo.executor.native_executor import NativeExecutor
     from octavo.executor.native_step import NativeStep, StepLimits
+    from octavo.executor.prompt_lookup import MAX_ROWS
     from octavo.kernels.native.structs import KvShape
     from octavo.models.load import load_packed
     from octavo.models.pack import Weights
@@ -84,9 +85,9 @@ def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecuto
         model.config.head_dim,
     )
     cache = NativeCache(shape, model.config.num_layers)
-    limits = StepLimits(max(config.max_step_tokens, 2), config.max_num_running)
+    limits = StepLimits(max(config.max_step_tokens, MAX_ROWS), max(config.max_num_running, MAX_ROWS))
     step = NativeStep(model, cache, limits, config.num_threads)
-    executor = NativeExecutor(step, config.block_size, model.config.vocab_size)
+    executor = NativeExecutor(step, config.block_size, config.num_draft_tokens)
     executor.warm_up()
     return BuiltExecutor(executor, model.weight_bytes, cache.num_bytes)
 

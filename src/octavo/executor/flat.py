@@ -23,30 +23,54 @@ class FlatBatch:
     query_starts: Int32s  # [B + 1]
     context_lens: Int32s  # [B]
     block_tables: Int32s  # [B, max_blocks], rows padded with 0
-    logit_rows: Int32s  # [S]: the last row of each request that samples
+    logit_rows: Int32s  # [S]: the last row of each request that samples; with a draft, also the rows of its tokens
 
 
-def flatten(requests: Sequence[PlannedRequest], block_size: int) -> FlatBatch:
-    """Flatten at least one request.
+def flatten(
+    requests: Sequence[PlannedRequest], block_size: int, drafts: Sequence[tuple[int, ...]] | None = None
+) -> FlatBatch:
+    """Flatten at least one request. ``drafts``: tokens to compute after each request's own, to see whether they are right.
 
     Raises ``ValueError`` if a request computes no tokens, more than it knows, or has too few blocks for them.
     """
     lens = np.array([planned.num_tokens for planned in requests], dtype=np.int32)
     starts = np.array([planned.start for planned in requests], dtype=np.int32)
     token_ids = _token_ids(requests, lens)
+    samples = np.array([planned.samples for planned in requests], dtype=bool)
+    if drafts is None:
+        num_drafted = np.zeros(len(lens), np.int32)
+    else:
+        num_drafted = np.array([len(draft) for draft in drafts], dtype=np.int32)
+        token_ids = _with_drafts(token_ids, lens, drafts)
+        lens = lens + num_drafted
     context_lens = starts + lens
     query_starts = np.zeros(len(lens) + 1, np.int32)
     np.cumsum(lens, out=query_starts[1:])
     positions = np.arange(len(token_ids), dtype=np.int32) + np.repeat(starts - query_starts[:-1], lens)
-    samples = np.array([planned.samples for planned in requests], dtype=bool)
     return FlatBatch(
         token_ids=token_ids,
         positions=positions,
         query_starts=query_starts,
         context_lens=context_lens,
         block_tables=_block_tables(requests, -(-context_lens // block_size)),
-        logit_rows=query_starts[1:][samples] - 1,
+        logit_rows=_logit_rows(query_starts[1:][samples], num_drafted[samples]),
     )
+
+
+def _logit_rows(ends: Int32s, num_drafted: Int32s) -> Int32s:
+    """The last ``1 + num_drafted`` rows before each of ``ends``."""
+    if not num_drafted.any():
+        return ends - np.int32(1)
+    return np.concatenate(
+        [np.arange(end - 1 - n, end, dtype=np.int32) for end, n in zip(ends, num_drafted, strict=True)]
+    )
+
+
+def _with_drafts(token_ids: Int32s, lens: Int32s, drafts: Sequence[tuple[int, ...]]) -> Int32s:
+    parts: list[Int32s] = []
+    for own, draft in zip(np.split(token_ids, np.cumsum(lens)[:-1]), drafts, strict=True):
+        parts += [own, np.array(draft, np.int32)]
+    return np.concatenate(parts)
 
 
 def _token_ids(requests: Sequence[PlannedRequest], lens: Int32s) -> Int32s:

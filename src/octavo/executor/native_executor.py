@@ -9,20 +9,29 @@ from octavo.executor.flat import flatten
 from octavo.executor.isolation import run_isolated
 from octavo.executor.native_sampling import NativeSampler
 from octavo.executor.native_step import NativeStep
+from octavo.executor.prompt_lookup import PromptLookup
 from octavo.types import Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult
 
 
 class NativeExecutor:
-    """A request's tokens depend on the request alone, bit for bit, whatever else is in the plan."""
+    """A request's tokens depend on the request alone, bit for bit, whatever else is in the plan and whatever is drafted.
 
-    def __init__(self, step: NativeStep, block_size: int, vocab_size: int) -> None:
+    ``num_draft_tokens``: how many tokens prompt lookup may propose for a request in a step; 0: none.
+    """
+
+    def __init__(self, step: NativeStep, block_size: int, num_draft_tokens: int = 0) -> None:
         self._native_step, self._block_size = step, block_size
-        self._sampler = NativeSampler(step, vocab_size)
+        self._sampler = NativeSampler(step, step.vocab_size)
+        self._lookup = PromptLookup(num_draft_tokens, block_size) if num_draft_tokens else None
 
     def run(self, plan: Plan) -> StepResult:
         started_s = time.perf_counter()
         samples = run_isolated(self._step, plan.requests) if plan.requests else {}
-        return StepResult(samples, time.perf_counter() - started_s)
+        elapsed_s = time.perf_counter() - started_s
+        if self._lookup is None:
+            return StepResult(samples, elapsed_s)
+        num_accepted = sum(sample.num_computed for sample in samples.values())
+        return StepResult(samples, elapsed_s, self._lookup.num_drafted, num_accepted)
 
     def warm_up(self) -> None:
         """Read every weight once. Overwrites block 0: call before serving."""
@@ -34,6 +43,11 @@ class NativeExecutor:
         self._native_step.close()
 
     def _step(self, requests: Sequence[PlannedRequest]) -> dict[str, Sample]:
-        result = self._native_step.forward(flatten(requests, self._block_size))
+        drafts = self._lookup.drafts(requests) if self._lookup else None
+        result = self._native_step.forward(flatten(requests, self._block_size, drafts))
         wanted = [planned.request for planned in requests if planned.samples]
-        return self._sampler.sample(result, wanted) if wanted else {}
+        if not wanted:
+            return {}
+        if drafts is None:
+            return self._sampler.sample(result, wanted)
+        return self._sampler.sample(result, wanted, [d for p, d in zip(requests, drafts, strict=True) if p.samples])

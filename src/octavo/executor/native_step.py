@@ -52,6 +52,10 @@ class NativeStep:
         self._tokens = np.empty(rows, np.int32)
         self._output = structs.StepOutput(self._logits.ctypes.data, self._tokens.ctypes.data)
 
+    @property
+    def vocab_size(self) -> int:
+        return int(self._model.struct.vocab_size)
+
     def forward(self, flat: FlatBatch) -> StepLogits:
         """Write the keys and values of every row, compute the logits of the wanted ones. Raises ``ValueError``: a bad batch."""
         if self._session is None:

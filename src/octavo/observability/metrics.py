@@ -23,6 +23,8 @@ _ENGINE_COUNTERS = {
     "total_prefix_hit_tokens": ("octavo_prefix_cache_hits", "Prompt tokens served from the prefix cache"),
     "total_preemptions": ("octavo_num_preemptions", "Requests preempted"),
     "total_prompt_tokens": ("octavo_prompt_tokens", "Prompt tokens computed or found in the prefix cache"),
+    "total_draft_tokens": ("octavo_spec_decode_num_draft_tokens", "Tokens that speculation proposed"),
+    "total_accepted_tokens": ("octavo_spec_decode_num_accepted_tokens", "Proposed tokens that were right"),
     "total_steps": ("octavo_engine_steps", "Steps of the engine"),
 }
 

@@ -64,6 +64,8 @@ class Scheduler:
         self._total_prompt_tokens = 0
         self._total_prefix_query_tokens = 0
         self._total_prefix_hit_tokens = 0
+        self._total_draft_tokens = 0
+        self._total_accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -230,6 +232,8 @@ class Scheduler:
             self.policy.committed(request, num_tokens, now)
             if samples:
                 events.append(self._advance(request, result.samples[request.request_id], now))
+        self._total_draft_tokens += result.num_draft_tokens
+        self._total_accepted_tokens += result.num_accepted_tokens
         return events
 
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
@@ -247,8 +251,16 @@ class Scheduler:
             timings=_timings(request, now) if is_first else None,
         )
         if reason is None:
+            self._keep_computed(request, sample.num_computed)
             return event
         return self._end(request, msgspec.structs.replace(event, finish_reason=reason, stop_reason=stop), now)
+
+    def _keep_computed(self, request: Request, num_tokens: int) -> None:
+        """Speculation has written the keys and values of new tokens already; the last of them always remains to be done."""
+        before = request.num_computed_tokens
+        request.num_computed_tokens = min(before + num_tokens, len(request.token_ids) - 1)
+        if request.num_computed_tokens // self.kv.block_size > before // self.kv.block_size:
+            self.kv.commit(request)
 
     def _fail(self, request: Request, error: str, now: float) -> TokenEvent:
         event = TokenEvent(request_id=request.request_id, time_s=now, finish_reason=FinishReason.ERROR, error=error)
@@ -275,6 +287,8 @@ class Scheduler:
             total_prompt_tokens=self._total_prompt_tokens,
             total_prefix_query_tokens=self._total_prefix_query_tokens,
             total_prefix_hit_tokens=self._total_prefix_hit_tokens,
+            total_draft_tokens=self._total_draft_tokens,
+            total_accepted_tokens=self._total_accepted_tokens,
             step_time_s=result.step_time_s,
             step_num_tokens=plan.num_tokens,
             step_num_requests=len(plan.requests),
