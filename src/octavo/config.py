@@ -40,7 +40,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_step_tokens: Annotated[
         int, Meta(ge=0, description="token budget of one step, prefill chunks included; 0: auto")
     ] = 0
-    policy: Annotated[str, Meta(description="who runs next: fcfs, priority")] = "fcfs"
+    policy: Annotated[
+        str,
+        Meta(
+            description="who runs next: fcfs, priority, priority-ageing, sjf, mlfq, vtc, dlpm, sarathi, edf, qoserve, "
+            "slidingserve, slo"
+        ),
+    ] = "fcfs"
     prefix_cache: Annotated[bool, Meta(description="reuse the blocks of a shared prefix")] = True
     seed: Annotated[int, Meta(ge=0, description="seed of requests that bring none")] = 0
     fake_step_ms: Annotated[float, Meta(ge=0, description="executor=fake: duration of a step in milliseconds")] = 0.0
