@@ -50,7 +50,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_step_tokens: Annotated[
         int, Meta(ge=0, description="token budget of one step, prefill chunks included; 0: auto")
     ] = 0
-    policy: Annotated[str, Meta(description="who runs next: fcfs, priority")] = "fcfs"
+    policy: Annotated[
+        str,
+        Meta(
+            description="who runs next: fcfs, priority, priority-ageing, sjf, mlfq, vtc, dlpm, sarathi, edf, qoserve, "
+            "slidingserve, slo"
+        ),
+    ] = "fcfs"
     num_draft_tokens: Annotated[
         int,
         Meta(

@@ -68,6 +68,21 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top: tuple[tuple[int, float], ...] = ()  # (token_id, logprob), most likely first
 
 
+class ServiceClass(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests of one kind are promised; None: nothing is. Bounds and contradictions: ``octavo.config.ClassConfig``."""
+
+    name: str = "default"
+    ttft_s: float | None = None  # arrival to first token
+    tpot_s: float | None = None  # (last token - first token) / (tokens - 1)
+    max_wait_s: float | None = None  # the longest time without service, before the first or after a preemption
+    weight: float = (
+        1.0  # share of the machine that a tenant's work of this class may claim, and what keeping its promise is worth
+    )
+
+
+DEFAULT_CLASS = ServiceClass()
+
+
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A checked request on its way into the engine."""
 
@@ -76,7 +91,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     arrival_s: float
     priority: int = 0  # lower runs first (vLLM's convention)
-    tenant: str = ""  # whose prefix cache it may share; later: whose fair share it uses
+    tenant: str = ""  # whose prefix cache it may share, whose fair share it uses
+    service_class: str = ""  # name of its service class; "": the default one
 
 
 class RequestTimings(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +137,9 @@ class Request:
     arrival_s: float
     priority: int = 0
     tenant: str = ""
+    service_class: ServiceClass = DEFAULT_CLASS
     sequence_number: int = 0  # order of arrival inside the scheduler: breaks ties, keeps seniority
+    waiting_since_s: float = 0.0  # when it last began to wait: its arrival in the queue, or a preemption
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     num_preemptions: int = 0
@@ -199,6 +217,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     step_time_s: float = 0.0  # duration of this step's executor run
     step_num_tokens: int = 0
     step_num_requests: int = 0
+    step_time_error: float = 0.0  # of the step-time forecast: moving mean of |forecast - measured| / measured
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,12 +37,16 @@ def next_token(request: Request) -> int:
     return (sum(request.token_ids) * 31 + len(request.token_ids)) % 97 + 3
 
 
-def run_step(scheduler: Scheduler, now: float = 0.0) -> tuple[Plan, list[TokenEvent]]:
-    """Plan, pretend to compute, commit, check."""
+def run_step(
+    scheduler: Scheduler, now: float = 0.0, step_s: float = 0.0, token_s: float = 0.0, *, check: bool = True
+) -> tuple[Plan, list[TokenEvent]]:
+    """Plan, pretend to compute for ``step_s`` and ``token_s`` a token, commit, check."""
     plan = scheduler.plan(now)
+    step_time_s = step_s + token_s * plan.num_tokens
     samples = {p.request.request_id: Sample((next_token(p.request),)) for p in plan.requests if p.samples}
-    events = scheduler.commit(plan, StepResult(samples), now)
-    scheduler.check()
+    events = scheduler.commit(plan, StepResult(samples, step_time_s), now + step_time_s)
+    if check:  # costs as much as the cache has blocks
+        scheduler.check(now + step_time_s)
     return plan, events
 
 

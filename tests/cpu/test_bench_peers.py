@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +19,16 @@ import psutil
 import pytest
 from scipy import stats
 
-from octavo.bench.calibration import Calibration, Figure
+from octavo.bench.calibration import Calibration
 from octavo.bench.client.target import Target
-from octavo.bench.http_target import Abilities, common_form, probe
+from octavo.bench.http_target import Abilities, asked_form, common_form, probe
 from octavo.bench.launched import LaunchedServer, command_words, free_port
 from octavo.bench.measure import Measured
-from octavo.bench.peers import Peer, PeersResult, compare_peers, paired_ratios, parse_pairs, ratio_of_rounds
-from octavo.bench.suite import Repetition, Row, RowResult, SuiteOptions
+from octavo.bench.peers import Peer, PeersResult, Watch, compare_peers, paired_ratios, parse_pairs, ratio_of_rounds
+from octavo.bench.suite import Repetition, RowResult, SuiteOptions
+from octavo.bench.suite_rows import Row
 from octavo.bench.suite_table import peers_grid, peers_markdown, servers_grid
+from octavo.bench.throughput import Figure
 from octavo.errors import BenchError, ConfigError
 from support.stub_server import StubConfig, StubServer, serve
 
@@ -70,12 +75,12 @@ def calibrate() -> Calibration:
 
 def test_a_dying_peer_is_reported_and_the_others_go_on() -> None:
     said: list[str] = []
-    # it dies after the three questions of the probe, the warm-up and the first round, in the second
-    with stub() as first, stub(StubConfig(die_after=3 + 2 + 2 + 1)) as second:
+    # it dies after the three questions of the probe, the warm-ups and the first round, in the second
+    with stub() as first, stub(StubConfig(die_after=3 + 2 + 16 + 2 + 1)) as second:
         peers = [Peer(name="first", url=first.url), Peer(name="second", url=second.url)]
         peers.append(Peer(name="absent", url=f"http://127.0.0.1:{free_port()}"))
-        found = compare_peers(peers, ROWS, SuiteOptions(repetitions=3), calibrate, said.append)
-        bodies = [one.body for one in first.requests[5:]]
+        found = compare_peers(peers, ROWS, SuiteOptions(repetitions=3, form="auto"), calibrate, Watch(said.append))
+        bodies = [one.body for one in first.requests[3 + 2 + 16 :]]
     assert found.form == "tokens" and len(bodies) == 6
     assert all(one["ignore_eos"] and one["temperature"] == 0 and len(one["prompt"]) == 8 for one in bodies)
     assert len({tuple(one["prompt"]) for one in bodies}) == 6  # fresh tokens in every round
@@ -114,7 +119,7 @@ def test_a_dying_peer_is_reported_and_the_others_go_on() -> None:
 def test_nobody_answers() -> None:
     peer = Peer(name="absent", url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(BenchError, match="no server answers: absent: cannot ask"):
-        compare_peers([peer], ROWS, SuiteOptions(), calibrate)
+        compare_peers([peer], ROWS, SuiteOptions(form="auto"), calibrate)
 
 
 def test_what_a_server_can_do_is_asked() -> None:
@@ -230,3 +235,94 @@ def test_a_server_that_does_not_start_says_why() -> None:
         LaunchedServer("mine", words, free_port(), 60.0).__enter__()
     with pytest.raises(BenchError, match="cannot start /nowhere/server"):
         LaunchedServer("mine", ["/nowhere/server"], free_port()).__enter__()
+
+
+IDLE = """
+import http.server, sys, threading
+if sys.argv[2] == "spins":
+    threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *words): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+
+def idle_cores(how: str) -> float:
+    port = free_port()
+    with LaunchedServer("mine", [sys.executable, "-c", IDLE, str(port), how], port, 60.0) as server:
+        end_s = time.monotonic() + 30
+        while server.idle_cores is None:
+            assert time.monotonic() < end_s, "never looked at"
+            time.sleep(0.05)
+        return server.idle_cores
+
+
+def test_a_server_that_spins_while_idle_is_noticed() -> None:
+    sleeps, spins = idle_cores("sleeps"), idle_cores("spins")
+    assert 0 <= sleeps < spins <= 1.5
+
+
+def test_the_form_that_was_asked_for() -> None:
+    every, words = abilities("tokens", "text", "messages"), abilities("text", "messages")
+    assert asked_form("text", [every, words]) == "text"
+    with pytest.raises(BenchError, match="m takes no prompts as tokens, only as text and messages"):
+        asked_form("tokens", [every, words])
+    with pytest.raises(ConfigError, match="known: tokens, text, messages"):
+        asked_form("words", [every])
+
+
+def test_known_engines_are_started_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from octavo.cli import bench_peers
+
+    assert bench_peers._automatic("octavo", "small")(81)[1:] == [
+        "-m",
+        "octavo.cli.main",
+        "serve",
+        "--port",
+        "81",
+        "small",
+    ]
+    with pytest.raises(ConfigError, match=r"known are octavo, llama\.cpp"):
+        bench_peers._automatic("other", "small")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="no llama-server on the PATH"):
+        bench_peers._automatic("llama.cpp", "small")
+    program, model = tmp_path / "llama-server", tmp_path / "small.gguf"
+    program.write_text("#!/bin/sh")
+    program.chmod(0o755)
+    model.write_bytes(b"GGUF")
+    words = bench_peers._automatic("llama.cpp", str(model))(81)
+    assert words[:3] == [str(program), "-m", str(model)] and words[-2:] == ["--port", "81"]
+
+
+def test_a_command_that_is_told_to_end_leaves_its_figures_and_no_server(tmp_path: Path) -> None:
+    """SIGTERM in the middle of the rounds: the result has what was measured, the server started by the command is gone."""
+    out, note = tmp_path / "peers.json", tmp_path / "pid"
+    serve = shlex.join([sys.executable, "-m", "octavo.cli.main", "serve", "--executor", "fake", "--port"])
+    start = shlex.join(["sh", "-c", f"echo $$ > {note}; exec {serve} $0", "{port}"])
+    words = ["bench", "peers", "--start", f"mine={start}", "--rows", "single", "--rounds", "1000", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "octavo.cli.main", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(out.exists, process)
+        partial = msgspec.json.decode(out.read_bytes(), type=PeersResult)
+        server = int(note.read_text())
+        assert not partial.complete and partial.rows and not gone(server)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    wait_for(lambda: gone(server), None)
+    last = msgspec.json.decode(out.read_bytes(), type=PeersResult)
+    assert not last.complete and len(last.rows[0].repetitions) >= len(partial.rows[0].repetitions)
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str] | None) -> None:
+    end_s = time.monotonic() + 90
+    while not happened():
+        assert time.monotonic() < end_s
+        assert process is None or process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.02)

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from octavo.bench import calibration as calibrating
-from octavo.bench.calibration import Calibration, Figure, faster
-from octavo.bench.limits import ModelFacts, limit_of, work_of
+from octavo.bench.calibration import Calibration, faster
+from octavo.bench.limits import ModelFacts, as_served, limit_of, work_of
 from octavo.bench.measure import Spread, measure
 from octavo.bench.model import BenchRequest, LoadPlan, Outcome, RequestRecord
-from octavo.bench.suite import (
-    SUITES,
-    Answers,
-    Row,
-    SuiteOptions,
-    SuiteResult,
-    SuiteRun,
-    choose_rows,
-    find_suite,
-    plan_of,
-    ratios,
-)
-from octavo.bench.suite_table import limits_lines, number, suite_grid, suite_markdown
+from octavo.bench.suite import Answers, SuiteOptions, SuiteResult, SuiteRun, plan_of, ratios
+from octavo.bench.suite_rows import SUITES, Row, choose_rows, find_suite
+from octavo.bench.suite_table import limits_lines, machine_line, model_line, number, suite_grid, suite_markdown
+from octavo.bench.throughput import Figure
 from octavo.config import EngineConfig
 from octavo.errors import BenchError, ConfigError
 
@@ -119,7 +108,7 @@ def test_windows_bound_what_a_token_sees() -> None:
 
 def test_no_limit_without_the_rate_and_none_of_text() -> None:
     work = work_of(plan([[1]], 2, 1), FACTS)
-    assert limit_of(work, msgspec.structs.replace(FACTS, arithmetic="int8"), machine()) is None
+    assert limit_of(work, msgspec.structs.replace(FACTS, arithmetic="float8"), machine()) is None
     bf16 = limit_of(work, msgspec.structs.replace(FACTS, arithmetic="bfloat16"), machine(bf16_gflops=figure(1.0)))
     assert bf16 is not None and bf16.bound_by == "memory"
     text = LoadPlan(
@@ -129,37 +118,42 @@ def test_no_limit_without_the_rate_and_none_of_text() -> None:
         work_of(text, FACTS)
 
 
+def test_a_slow_library_is_no_limit() -> None:
+    """Eight-bit numbers can be multiplied in float32: where that is faster it is the limit, and the formula says so."""
+    work = work_of(plan([[7, 8, 9]], 3, 1), FACTS)
+    eight = msgspec.structs.replace(FACTS, arithmetic="int8")
+    slow = limit_of(work, eight, machine(memory=1.0, int8_gflops=figure(1e-7)))
+    plain = limit_of(work, FACTS, machine(memory=1.0))
+    assert slow is not None and plain is not None
+    assert slow.output_tokens_per_s == plain.output_tokens_per_s
+    assert slow.formula == plain.formula + ", by the rate of float32: int8 itself reaches 1e-07 here"
+    fast = limit_of(work, eight, machine(memory=1.0, int8_gflops=figure(4e-6)))
+    assert fast is not None and "by the rate" not in fast.formula
+    assert fast.output_tokens_per_s == pytest.approx(4 * plain.output_tokens_per_s)
+    line = machine_line([machine(int8_gflops=figure(1e-7)), machine(int8_gflops=figure(4e-6)), machine()])
+    assert "faster" not in line
+    line = machine_line([machine(int8_gflops=figure(1e-7))] * 2)
+    assert line.endswith("float32 is faster here than int8, whose limit is taken from it")
+
+
+def test_weights_count_as_they_are_stored() -> None:
+    """Of 1300 parameters, 200 are an embedding that no step reads as a whole."""
+    untied = msgspec.structs.replace(FACTS, num_parameters=1300)
+    served = as_served(untied, 1300, "the engine")
+    assert (served.weight_bytes, served.weights_by) == (1100, "the engine")
+    assert as_served(untied, 0, "the server") is untied
+    assert work_of(plan([[1]], 3, 1), served).decode_bytes == 2 * 1100 + (2 + 3) * 20
+    assert "0.0 MB of weights read by a step (by the engine)" in model_line(served)
+    assert "no limits" in model_line(None)
+
+
 def test_the_better_of_two_calibrations() -> None:
     both = faster(machine(memory=2.0, f32=1.0, int8_gflops=figure(5.0)), machine(memory=1.0, f32=3.0))
     assert both.memory_gb_per_s.best == 2.0 and both.f32_gflops.best == 3.0
     assert both.int8_gflops == figure(5.0) and both.bf16_gflops is None
-    assert both.rate("int8") == 5e9 and both.rate("bfloat16") is None and both.rate("float8") is None
+    assert both.fastest("int8") == ("int8", figure(5.0)) and both.fastest("float8") is None
+    assert both.fastest("float16") == both.fastest("bfloat16") == ("float32", figure(3.0))
     assert both.bandwidth == 2e9
-
-
-def test_the_calibration_tries_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of its own, a product of size n takes n^3 / 1e9 s: 2 GFLOP/s at every size, ten times less the first time."""
-    clock = [0.0]
-    monkeypatch.setattr(calibrating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    sizes: list[int] = []
-
-    def product(size: int) -> Callable[[], None]:
-        def run() -> None:
-            sizes.append(size)
-            clock[0] += size**3 / 1e9 * (10 if len(sizes) == 1 else 1)
-
-        return run
-
-    found = calibrating._matrix(product, 1.0)
-    assert found is not None
-    assert found.best == pytest.approx(2.0) and found.worst == pytest.approx(2.0)
-    assert max(sizes) == 512  # three of 1024 would take 3.2 s
-    assert clock[0] < 1.5
-
-    def missing(size: int) -> Callable[[], None]:
-        raise NotImplementedError
-
-    assert calibrating._matrix(missing, 1.0) is None
 
 
 def record(index: int, first_s: float, step_s: float, count: int, **fields: object) -> RequestRecord:
@@ -259,7 +253,7 @@ def test_groups_are_interleaved_and_calibrated() -> None:
     targets = [Known("offline", order), Known("http", order, step_s=0.5)]
     run = SuiteRun(targets, SuiteOptions(repetitions=2, warm_up=False), calibrate, FACTS)
     run.run([BURST])
-    assert order == ["calibration", "offline", "http", "calibration", "offline", "http", "calibration"]
+    assert order == ["calibration", "offline", "http", "calibration", "http", "offline", "calibration"]  # turn about
     rows = {row.target: row for row in run.results()}
     offline, http = rows["offline"], rows["http"]
     assert offline.output_tokens_per_s == Spread(*[12 / 1.75] * 3)
@@ -340,17 +334,6 @@ def test_the_engine_in_this_process_answers_a_plan() -> None:
     assert refused.records[0].outcome is Outcome.FAILED and "can never fit" in (refused.records[0].error or "")
 
 
-def test_the_calibration_of_this_machine() -> None:
-    """One thread: two would wait for each other on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    found = calibrating.calibrate(1, budget_s=0.01)
-    assert torch.get_num_threads() == before and found.num_threads == 1
-    for figure in (found.memory_gb_per_s, found.f32_gflops):
-        assert 0 < figure.worst <= figure.median <= figure.best and figure.num_tries >= 2
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``octavo bench ...`` with a calibration that costs nothing."""
@@ -358,7 +341,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     from octavo.cli import bench_suite
 
-    monkeypatch.setattr(bench_suite, "_calibrate", lambda num_threads: machine())
+    monkeypatch.setattr(bench_suite, "_calibrate", lambda num_threads, weight_bytes: machine())
     app = typer.Typer()
     bench_suite.register(app)
     return lambda *words: app(args=[str(word) for word in words], standalone_mode=False)

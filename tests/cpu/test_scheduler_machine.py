@@ -11,7 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from octavo.types import FinishReason, Request
+from octavo.scheduler.policies import POLICIES
+from octavo.types import DEFAULT_CLASS, FinishReason, Request, ServiceClass
+
+CLASSES = (
+    DEFAULT_CLASS,
+    ServiceClass(name="interactive", ttft_s=3.0, tpot_s=1.5, max_wait_s=10.0),
+    ServiceClass(name="standard", ttft_s=9.0, tpot_s=4.0, max_wait_s=20.0, weight=2.0),
+    ServiceClass(name="batch", max_wait_s=25.0, weight=0.5),
+)
 
 PROMPTS = st.one_of(
     st.lists(st.integers(0, 1), min_size=1, max_size=20),  # few token values: prefixes repeat
@@ -21,7 +29,7 @@ PROMPTS = st.one_of(
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
-        policy=st.sampled_from(["fcfs", "priority"]),
+        policy=st.sampled_from(list(POLICIES)),
         block_size=st.sampled_from([1, 2, 3, 4]),
         max_num_running=st.integers(1, 5),
         extra_budget=st.integers(0, 12),
@@ -52,11 +60,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ends: dict[str, FinishReason] = {}
         self.now = 0.0
 
-    @rule(prompt=PROMPTS, max_tokens=st.integers(1, 8), priority=st.integers(0, 2), tenant=st.sampled_from(["", "t"]))
-    def submit(self, prompt: list[int], max_tokens: int, priority: int, tenant: str) -> None:
+    @rule(
+        prompt=PROMPTS,
+        max_tokens=st.integers(1, 8),
+        priority=st.integers(0, 2),
+        tenant=st.sampled_from(["", "t"]),
+        promise=st.sampled_from(CLASSES),
+    )
+    def submit(self, prompt: list[int], max_tokens: int, priority: int, tenant: str, promise: ServiceClass) -> None:
         name = f"r{len(self.submitted)}"
         request = make_request(
-            name, prompt, max_tokens, priority=priority, tenant=tenant, arrival_s=self.now, stop_ids=frozenset({5, 6})
+            name,
+            prompt,
+            max_tokens,
+            priority=priority,
+            tenant=tenant,
+            service_class=promise,
+            arrival_s=self.now,
+            stop_ids=frozenset({5, 6}),
         )
         self.submitted[name] = request
         self.outputs[name] = []
@@ -74,8 +95,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(times=st.integers(1, 6))
     def step(self, times: int) -> None:
         for _ in range(times):
-            self.now += 1.0
-            plan, events = run_step(self.scheduler, self.now)
+            self.now += 0.1
+            plan, events = run_step(self.scheduler, self.now, step_s=0.3, token_s=0.05)
+            self.now += 0.3 + 0.05 * plan.num_tokens  # forecasts and deadlines have something to do
             assert plan.num_tokens <= self.scheduler.max_step_tokens
             planned = {share.request.request_id for share in plan.requests}
             assert not planned & set(plan.preempted), "preempted and started again in one step"
@@ -109,7 +131,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def books_balance(self) -> None:
         if hasattr(self, "scheduler"):
-            self.scheduler.check()
+            self.scheduler.check(self.now)
             alive = self.scheduler.num_running + self.scheduler.num_waiting
             assert alive + len(self.ends) == len(self.submitted)
 

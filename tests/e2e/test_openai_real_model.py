@@ -13,7 +13,7 @@ from support.server_process import ServerProcess
 
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(300)]
 
-QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 
 @pytest.fixture(scope="module")

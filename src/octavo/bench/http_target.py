@@ -13,7 +13,7 @@ from octavo.bench.client.target import Target, authorization
 from octavo.bench.model import LoadPlan
 from octavo.bench.run import run_blocking
 from octavo.bench.suite import Answers
-from octavo.errors import BenchError
+from octavo.errors import BenchError, ConfigError
 
 PROBE_TOKENS = 24
 PROBE_TIMEOUT_S = 300.0  # the first request of a server may compile something
@@ -63,6 +63,26 @@ def common_form(abilities: list[Abilities]) -> str:
         if all(form in one.forms for one in abilities):
             return form
     raise BenchError("no form of prompt is taken by all servers; compare them in smaller groups")
+
+
+def asked_form(form: str, abilities: list[Abilities]) -> str:
+    """``form``, if all of them take it; raises ``BenchError`` if not, and ``ConfigError`` for a word that is no form."""
+    if form not in FORMS:
+        raise ConfigError(f"form = {form!r}; known: {', '.join(FORMS)}", param="form")
+    for one in abilities:
+        if form not in one.forms:
+            raise BenchError(f"{one.model} takes no prompts as {form}, only as {' and '.join(one.forms)}")
+    return form
+
+
+def stated_weights(target: Target) -> int:
+    """Bytes of weights that the server says it holds (octavo's does, in /v1/models); 0: it does not say."""
+    with httpx.Client(timeout=PROBE_TIMEOUT_S, headers=authorization(target)) as client:
+        try:
+            stated = client.get(f"{target.base}/v1/models").json()["data"][0]["weight_bytes"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
+            return 0
+    return stated if isinstance(stated, int) else 0
 
 
 class HttpTarget:

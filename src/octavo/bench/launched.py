@@ -23,7 +23,7 @@ from octavo.errors import BenchError, ConfigError
 START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.05
-MEMORY_EVERY_S = 0.5
+LOOK_EVERY_S = 0.5
 TAIL_BYTES = 2000
 
 
@@ -50,12 +50,15 @@ class LaunchedServer:
 
     ``ready_s``: from the start of the process to the first 200 of ``/v1/models`` (and of ``/health``, where there is one).
     ``peak_rss_bytes``: the largest sum of resident memory over the process and its children that was seen, twice a second.
+    ``idle_cores``: how many cores all of them kept busy in the quietest second since it was ready: what a server that is not
+    asked takes from its neighbours (threads that spin, polling loops). None: it did not live that long.
     """
 
     def __init__(self, name: str, words: Sequence[str], port: int, timeout_s: float = START_TIMEOUT_S) -> None:
         self.name, self.url = name, f"http://127.0.0.1:{port}"
         self.ready_s: float | None = None
         self.peak_rss_bytes = 0
+        self.idle_cores: float | None = None
         self._words, self._timeout_s = list(words), timeout_s
         self._over = threading.Event()
 
@@ -73,8 +76,7 @@ class LaunchedServer:
         except OSError as error:
             self._log.close()
             raise BenchError(f"{self.name}: cannot start {self._words[0]}: {error.strerror}") from None
-        self._watch = threading.Thread(target=self._watch_memory, daemon=True)
-        self._watch.start()
+        threading.Thread(target=self._watch, daemon=True).start()
         try:
             self._await(started_s)
         except BaseException:
@@ -110,24 +112,38 @@ class LaunchedServer:
         self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - TAIL_BYTES))
         return " ".join(self._log.read().decode(errors="replace").split()) or "nothing"
 
-    def _watch_memory(self) -> None:
-        while not self._over.wait(MEMORY_EVERY_S):
+    def _watch(self) -> None:
+        before: tuple[float, float] | None = None  # time and CPU time at the start of a second
+        while not self._over.wait(LOOK_EVERY_S):
             self.peak_rss_bytes = max(self.peak_rss_bytes, _rss_bytes(self._process.pid))
+            if self.ready_s is None:
+                continue
+            now_s, cpu_s = time.monotonic(), _cpu_s(self._process.pid)
+            if before is not None and now_s - before[0] < 1.0:
+                continue
+            if before is not None and cpu_s >= before[1]:
+                busy = (cpu_s - before[1]) / (now_s - before[0])
+                self.idle_cores = busy if self.idle_cores is None else min(self.idle_cores, busy)
+            before = now_s, cpu_s
 
     def _stop(self) -> None:
-        """SIGTERM, time to leave, SIGKILL for what is left of its session."""
+        """SIGTERM, time to leave, SIGKILL for what is left of its family and its session, also if this is interrupted."""
         self.peak_rss_bytes = max(self.peak_rss_bytes, _rss_bytes(self._process.pid))
         self._over.set()
         family = _family(self._process.pid)
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_TIMEOUT_S)
-        for process in family:
-            with suppress(psutil.Error):
-                process.kill()
-        self._process.wait()
-        self._log.close()
+        try:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_TIMEOUT_S)
+        finally:
+            for process in family:
+                with suppress(psutil.Error):
+                    process.kill()
+            with suppress(ProcessLookupError, PermissionError):  # workers whose parent died before them
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._log.close()
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -143,4 +159,14 @@ def _rss_bytes(pid: int) -> int:
     for process in _family(pid):
         with suppress(psutil.Error):
             total += process.memory_info().rss
+    return total
+
+
+def _cpu_s(pid: int) -> float:
+    """Of all that live: a child that ended takes its time with it, so a difference may be too small for once, never too large."""
+    total = 0.0
+    for process in _family(pid):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
     return total

@@ -12,7 +12,8 @@ prefill):
 
 ``shared`` are prompt tokens that a prefix cache may hold, computed once. With one user the phases follow each other, so their
 times add up; with more they may overlap, and the limit is max(all bytes / bandwidth, all operations / rate). Writes,
-activations and norms are left out: nothing that runs these products in this arithmetic can be faster.
+activations and norms are left out: nothing that runs these products in this arithmetic can be faster. The matrix rate is that of
+the fastest arithmetic here that holds the same numbers (``Calibration.fastest``); the formula names it where it is another one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     layer_parameters: int  # read and multiplied for every token: all but embedding and head
     head_parameters: int  # vocabulary x hidden size, for rows that sample
     weight_bytes: int  # read by one decode step: layers and head, as stored
+    weights_by: str = "parameters x dtype"  # who says so: "the engine", "the server", "the file"
     kv_bytes_per_token: int  # of all layers
     num_layers: int
     num_heads: int
@@ -43,6 +45,15 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     arithmetic: str = "float32"  # of the matrix products: float32, bfloat16, int8
     windows: tuple[int, ...] = ()  # sliding window of each layer, 0: all tokens; empty: all tokens everywhere
+
+
+def as_served(facts: ModelFacts, num_bytes: int, by: str) -> ModelFacts:
+    """With the size of all weights as ``by`` stores them. An embedding that is not the head as well is not read by a step: it is
+    left out by its share of the parameters. Nothing changes for 0 bytes, which means: not known."""
+    if num_bytes <= 0:
+        return facts
+    share = (facts.layer_parameters + facts.head_parameters) / facts.num_parameters
+    return msgspec.structs.replace(facts, weight_bytes=round(num_bytes * share), weights_by=by)
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,9 +109,10 @@ def work_of(plan: LoadPlan, facts: ModelFacts) -> Work:
 
 def limit_of(work: Work, facts: ModelFacts, calibration: Calibration) -> Limit | None:
     """None where the matrix rate of the model's arithmetic is not known."""
-    rate, bandwidth = calibration.rate(facts.arithmetic), calibration.bandwidth
-    if rate is None:
+    found, bandwidth = calibration.fastest(facts.arithmetic), calibration.bandwidth
+    if found is None:
         return None
+    stand_in, rate = found[0], found[1].best * 1e9
     prefill_s = max(work.prefill_bytes / bandwidth, work.prefill_operations / rate)
     decode_s = max(work.decode_bytes / bandwidth, work.decode_operations / rate)
     memory_s = (work.prefill_bytes + work.decode_bytes) / bandwidth
@@ -112,7 +124,7 @@ def limit_of(work: Work, facts: ModelFacts, calibration: Calibration) -> Limit |
         decode_tokens_per_s=decoded / decode_s if decoded else None,
         ttft_s=prefill_s / work.num_requests,
         bound_by="memory" if memory_s > arithmetic_s else "arithmetic",
-        formula=_formula(work, (rate, bandwidth), total_s),
+        formula=_formula(work, (rate, bandwidth), total_s) + _stand_in(stand_in, facts, calibration),
     )
 
 
@@ -132,6 +144,14 @@ def _formula(work: Work, speeds: tuple[float, float], total_s: float) -> str:
         operations = work.prefill_operations + work.decode_operations
         time = phase(work.prefill_bytes + work.decode_bytes, operations)
     return f"{work.output_tokens} output tokens / {time} = {work.output_tokens / total_s:.4g} tokens/s"
+
+
+def _stand_in(used: str, facts: ModelFacts, calibration: Calibration) -> str:
+    if used == facts.arithmetic:
+        return ""
+    own = calibration.of(facts.arithmetic)
+    slower = "is not known" if own is None else f"reaches {own.best:.4g}"
+    return f", by the rate of {used}: {facts.arithmetic} itself {slower} here"
 
 
 def _length(request: BenchRequest) -> int:

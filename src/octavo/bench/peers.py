@@ -7,16 +7,18 @@ the rounds' ratios (paired): it assumes that they scatter normally, and with thr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from octavo.bench.calibration import Calibration
 from octavo.bench.client.target import Target
-from octavo.bench.http_target import Abilities, HttpTarget, common_form, probe
+from octavo.bench.http_target import Abilities, HttpTarget, asked_form, common_form, probe
 from octavo.bench.model import Interval
-from octavo.bench.suite import Calibrate, Row, RowResult, Say, SuiteOptions, SuiteRun
+from octavo.bench.suite import Calibrate, RowResult, Say, SuiteOptions, SuiteRun
+from octavo.bench.suite_rows import Row
 from octavo.errors import BenchError, ConfigError, OctavoError
 
 PEERS_SCHEMA_VERSION = 1
@@ -31,6 +33,7 @@ class Peer(msgspec.Struct, kw_only=True):
     command: str = ""  # if it was started here
     ready_s: float | None = None
     peak_rss_bytes: int | None = None
+    idle_cores: float | None = None  # cores that it keeps busy while it is asked nothing
     dead: str = ""  # why it was asked no more
 
 
@@ -58,6 +61,7 @@ class PeersResult(msgspec.Struct, kw_only=True):
     machine: dict[str, Any]
     seed: int
     form: str  # of the prompts: tokens, text, messages
+    complete: bool = True  # False: stopped, or written while it was still going on
     peers: list[Peer]
     rows: list[RowResult]
     ratios: list[PeerRatio]
@@ -82,9 +86,18 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """What came out; ``form`` is that of the prompts."""
 
     form: str
+    complete: bool
     rows: list[RowResult]
     calibrations: list[Calibration]
     ratios: list[PeerRatio]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told: ``say`` one line of progress, ``keep`` all that is known after every group."""
+
+    say: Say = lambda line: None
+    keep: Callable[[Comparison], None] = lambda compared: None
 
 
 def compare_peers(
@@ -92,16 +105,43 @@ def compare_peers(
     rows: Sequence[Row],
     options: SuiteOptions,
     calibrate: Calibrate,
-    say: Say = lambda line: None,
+    watch: Watch | None = None,
     api_keys: dict[str, str] | None = None,
 ) -> Comparison:
     """Probe all, then run the rows on those that answer; sets ``abilities`` and ``dead`` of the peers.
 
-    Raises ``BenchError`` if nobody answers.
+    ``options.form`` "auto": the most exact form of prompts that all take. Raises ``BenchError`` if nobody answers, or if one
+    does not take the form that was asked for.
     """
+    watch = watch or Watch()
+    targets = _reach(peers, watch.say, api_keys or {})
+    abilities = [target.abilities for target in targets if target.abilities is not None]
+    form = common_form(abilities) if options.form == "auto" else asked_form(options.form, abilities)
+    run = SuiteRun(targets, msgspec.structs.replace(options, form=form), calibrate, say=watch.say)
+
+    def so_far(run: SuiteRun) -> Comparison:
+        for peer in peers:
+            peer.dead = peer.dead or run.dead.get(peer.name, "")
+        results = run.results()
+        return Comparison(
+            form=form,
+            complete=run.complete,
+            rows=results,
+            calibrations=run.calibrations,
+            ratios=paired_ratios(results, [peer.name for peer in peers]),
+        )
+
+    run.run(rows, lambda run: watch.keep(so_far(run)))
+    return so_far(run)
+
+
+def _reach(peers: Sequence[Peer], say: Say, api_keys: dict[str, str]) -> list[HttpTarget]:
+    """Those that answer a probe. Raises ``BenchError`` if none does."""
     targets = []
     for peer in peers:
-        target = Target(url=peer.url, api_key=(api_keys or {}).get(peer.name, ""))
+        if peer.dead:  # it did not even start
+            continue
+        target = Target(url=peer.url, api_key=api_keys.get(peer.name, ""))
         try:
             peer.abilities = probe(target)
         except OctavoError as error:
@@ -112,14 +152,7 @@ def compare_peers(
         targets.append(HttpTarget(peer.name, target, peer.abilities))
     if not targets:
         raise BenchError(f"no server answers: {'; '.join(f'{peer.name}: {peer.dead}' for peer in peers)}")
-    form = common_form([target.abilities for target in targets if target.abilities is not None])
-    run = SuiteRun(targets, msgspec.structs.replace(options, form=form), calibrate, say=say)
-    run.run(rows)
-    for peer in peers:
-        peer.dead = peer.dead or run.dead.get(peer.name, "")
-    results = run.results()
-    names = [peer.name for peer in peers]
-    return Comparison(form=form, rows=results, calibrations=run.calibrations, ratios=paired_ratios(results, names))
+    return targets
 
 
 METRICS = ("output_tokens_per_s", "decode_tokens_per_s", "ttft_s")

@@ -1,16 +1,14 @@
-"""The fixed sets of rows by which an engine is measured, as data; and how they are run: interleaved, calibrated, repeated.
+"""How the rows of a suite (``suite_rows``) are run: interleaved, calibrated, repeated.
 
 A row is a burst or a closed loop of a workload. Repetition r sends fresh prompts (no prefix cache knows them), the same for all
 targets. Beside every group (one row, one repetition, all targets) stands a calibration before and one after it; the limit is
-taken from the better figures of both. To add a suite: one entry in ``SUITES``.
+taken from the better figures of both. The order of the targets turns from group to group, so that none is always asked first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -21,50 +19,10 @@ from octavo.bench.measure import Measured, Spread, measure
 from octavo.bench.model import LoadPlan, RequestRecord
 from octavo.bench.plan import PlanOptions, make_plan
 from octavo.bench.prompts import PromptOptions
+from octavo.bench.suite_rows import WARM_UP, WARM_UP_REPEAT, Row
 from octavo.errors import BenchError, ConfigError, OctavoError
 
 SUITE_SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """``users`` keep one request each in flight; as many requests as users are a burst. ``quick``: part of --quick."""
-
-    name: str
-    workload: str
-    users: int
-    num_requests: int
-    quick: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """``repetitions`` of all rows; ``quick_repetitions`` of the quick ones."""
-
-    rows: tuple[Row, ...]
-    repetitions: int = 3
-    quick_repetitions: int = 2
-
-
-_SHORT = "synthetic:prompt=128,output=128"
-
-SUITES: Mapping[str, Suite] = MappingProxyType(
-    {
-        "cpu": Suite(
-            (
-                Row("single", _SHORT, users=1, num_requests=2, quick=True),
-                Row("prefill-1024", "synthetic:prompt=1024,output=1", users=1, num_requests=2, quick=True),
-                Row("concurrent-1", _SHORT, users=1, num_requests=1),
-                Row("concurrent-4", _SHORT, users=4, num_requests=4, quick=True),
-                Row("concurrent-16", _SHORT, users=16, num_requests=16),
-                Row("concurrent-32", _SHORT, users=32, num_requests=32),
-                Row("concurrent-64", _SHORT, users=64, num_requests=64),
-                Row("shared-prefix", "shared-prefix:prefix=512,prompt=64,output=64", users=8, num_requests=24),
-                Row("mixed", "mixed:scale=0.25", users=8, num_requests=24),
-            )
-        ),
-    }
-)
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,30 +82,12 @@ class SuiteResult(msgspec.Struct, kw_only=True):
     octavo_version: str
     machine: dict[str, Any]
     seed: int
+    complete: bool = True  # False: stopped, or written while it was still going on
     model: ModelFacts | None
     rows: list[RowResult]
     calibrations: list[Calibration]
     http_over_offline: dict[str, Spread] = {}  # row -> output tokens/s by HTTP / offline, of each repetition
     notes: list[str] = []
-
-
-def find_suite(name: str) -> Suite:
-    """Raises ``ConfigError`` naming those that there are."""
-    if name not in SUITES:
-        raise ConfigError(f"unknown suite {name!r}; known: {', '.join(SUITES)}", param="suite")
-    return SUITES[name]
-
-
-def choose_rows(suite: Suite, names: str = "", *, quick: bool = False) -> tuple[Row, ...]:
-    """The rows named ``a,b,c``; without names all, or the quick ones. Raises ``ConfigError`` for unknown names."""
-    known = {row.name: row for row in suite.rows}
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(f"unknown row {name!r}; known: {', '.join(known)}", param="rows")
-    if wanted:
-        return tuple(known[name] for name in dict.fromkeys(wanted))
-    return tuple(row for row in suite.rows if row.quick or not quick)
 
 
 class SuiteOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,34 +147,49 @@ class SuiteRun:
         self._calibrate, self._say = calibrate, say
         self._kept: dict[tuple[str, str], list[tuple[Measured, Limit | None, int]]] = {}
         self._rows: dict[str, tuple[Row, list[str]]] = {}
+        self.complete = False
         self.calibrations: list[Calibration] = []
         self.dead: dict[str, str] = {}  # target -> why it is asked no more
 
-    def run(self, rows: Sequence[Row]) -> None:
-        """All repetitions of all rows. A target that cannot be asked any more is left out from there on; raises
-        ``BenchError`` if none was ever answered."""
-        if self._options.warm_up:
-            self._warm_up()
-        self.calibrations.append(self._calibrate())
+    def run(self, rows: Sequence[Row], keep: Callable[[SuiteRun], None] = lambda run: None) -> None:
+        """All repetitions of all rows; ``keep`` is called after each, so that a killed run leaves what it measured.
+
+        A target that cannot be asked any more is left out from there on; raises ``BenchError`` if none was ever answered.
+        """
+        repeats, turns = range(self._options.repetitions), len(self._targets)
+        groups = [(row, repeat, (repeat + i) % turns) for repeat in repeats for i, row in enumerate(rows)]
         with suppress(KeyboardInterrupt):  # what was measured so far stays
-            groups = ((row, repeat) for repeat in range(self._options.repetitions) for row in rows)
-            all(self._group(row, repeat) for row, repeat in groups)  # up to the first that says to stop
+            self.complete = (not self._options.warm_up or self._warm_up()) and self._all(groups, keep)
         if not self._kept:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.dead.items())
             raise BenchError(f"nothing was measured: {reasons or 'stopped before the first row had ended'}")
 
-    def _warm_up(self) -> None:
-        """The first requests of a process pay for caches, threads and pages: unmeasured."""
-        small = Row("warm-up", "synthetic:prompt=32,output=4", users=2, num_requests=2)
-        for target in list(self._targets):
-            self._ask(target, plan_of(small, self._options, 1_000_000))
+    def _all(self, groups: Sequence[tuple[Row, int, int]], keep: Callable[[SuiteRun], None]) -> bool:
+        """Whether all were measured: the user may stop it, and there may be nobody left to ask."""
+        self.calibrations.append(self._calibrate())
+        for group in groups:
+            if not self._group(*group):
+                return False
+            keep(self)
+        return True
 
-    def _group(self, row: Row, repeat: int) -> bool:
-        """One repetition of one row on all targets, in their order; False if the user stopped it or nobody is left."""
+    def _warm_up(self) -> bool:
+        """The first requests of a process, and the first of many at once, pay for caches, threads, pages and compilers:
+        unmeasured. False if the user stopped it."""
+        for row in WARM_UP:
+            for target in self._targets:
+                if target.name not in self.dead:
+                    answers = self._ask(target, plan_of(row, self._options, WARM_UP_REPEAT))
+                    if answers is not None and answers.stopped:
+                        return False
+        return True
+
+    def _group(self, row: Row, repeat: int, first: int) -> bool:
+        """One repetition of one row on all targets; False if the user stopped it or nobody is left."""
         plan = plan_of(row, self._options, repeat)
         self._rows[row.name] = (row, [note for note in plan.notes if not note.startswith("repeat ")])
         answered: list[tuple[str, Measured]] = []
-        for target in self._targets:
+        for target in self._targets[first:] + self._targets[:first]:
             if target.name in self.dead:
                 continue
             answers = self._ask(target, plan)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
 
-from octavo.bench.calibration import Calibration, Figure
+from octavo.bench.calibration import Calibration
+from octavo.bench.limits import ModelFacts
 from octavo.bench.measure import Spread
 from octavo.bench.model import Interval
 from octavo.bench.peers import PeerRatio, PeersResult
 from octavo.bench.suite import RowResult, SuiteResult
+from octavo.bench.throughput import Figure
 
 NOTHING = "-"
 
@@ -83,7 +86,6 @@ def peers_grid(result: PeersResult) -> Grid:
         "TPOT ms",
         "ratio [95 %]",
         "failed",
-        "notes",
     )
     ratios = {(one.row, one.peer): one for one in result.ratios if one.metric == "output_tokens_per_s"}
     order = {peer.name: place for place, peer in enumerate(result.peers)}
@@ -95,7 +97,6 @@ def peers_grid(result: PeersResult) -> Grid:
             *_figures(row),
             _ratio(ratios.get((row.row, row.target))),
             str(row.num_failed),
-            "; ".join(row.notes),
         )
         for row in sorted(result.rows, key=lambda row: (names.index(row.row), order[row.target]))
     ]
@@ -104,13 +105,14 @@ def peers_grid(result: PeersResult) -> Grid:
 
 def servers_grid(result: PeersResult) -> Grid:
     """Who was compared, and what each can and cannot do."""
-    headings = ("server", "model", "ready s", "peak memory MiB", "prompts, output lengths", "state")
+    headings = ("server", "model", "ready s", "peak memory MiB", "idle cores", "prompts, output lengths", "state")
     lines = [
         (
             peer.name,
             peer.abilities.model if peer.abilities else NOTHING,
             NOTHING if peer.ready_s is None else f"{peer.ready_s:.1f}",
             NOTHING if peer.peak_rss_bytes is None else f"{peer.peak_rss_bytes / 2**20:.0f}",
+            NOTHING if peer.idle_cores is None else f"{peer.idle_cores:.2f}",
             peer.abilities.describe() if peer.abilities else NOTHING,
             f"gone: {peer.dead}" if peer.dead else "answered to the end",
         )
@@ -139,10 +141,30 @@ def machine_line(calibrations: Sequence[Calibration]) -> str:
     f32, bf16 = over([one.f32_gflops for one in calibrations]), over([one.bf16_gflops for one in calibrations])
     int8 = over([one.int8_gflops for one in calibrations])
     threads = calibrations[0].num_threads if calibrations else 0
-    return (
+    line = (
         f"{len(calibrations)} calibrations, {threads} threads: memory read {memory} GB/s; "
         f"f32 {f32}, bf16 {bf16} GFLOP/s; int8 {int8} GOP/s"
     )
+    return "; ".join(part for part in (line, _stand_ins(calibrations)) if part)
+
+
+def model_line(facts: ModelFacts | None) -> str:
+    """What the limits assume of the model."""
+    if facts is None:
+        return "Model unknown: no limits."
+    size = f"{facts.weight_bytes / 1e6:.1f} MB of weights read by a step (by {facts.weights_by})"
+    return f"{facts.name}: {size}, {facts.kv_bytes_per_token} KV bytes a token, products in {facts.arithmetic}"
+
+
+def _stand_ins(calibrations: Sequence[Calibration]) -> str:
+    """Which arithmetic another one is faster than here, in most calibrations; empty where each is fastest itself."""
+    found = []
+    for name, figures in (("bfloat16", "bf16_gflops"), ("int8", "int8_gflops")):
+        others = [one.fastest(name) for one in calibrations if getattr(one, figures) is not None]
+        instead = Counter(other[0] for other in others if other and other[0] != name).most_common(1)
+        if instead and instead[0][1] * 2 > len(others):
+            found.append(f"{instead[0][0]} is faster here than {name}, whose limit is taken from it")
+    return "; ".join(found)
 
 
 def suite_markdown(result: SuiteResult) -> str:
@@ -151,6 +173,7 @@ def suite_markdown(result: SuiteResult) -> str:
     head = [
         f"# octavo bench suite {result.suite}: {model}",
         _origin(result.created, result.commit, result.command),
+        model_line(result.model),
         machine_line(result.calibrations),
     ]
     body = [suite_grid(result.rows, result.http_over_offline).markdown()]
@@ -165,7 +188,12 @@ def peers_markdown(result: PeersResult) -> str:
         machine_line(result.calibrations),
         f"Prompts as {result.form}. Ratios: to the first server, of the same round; Student's interval of the logarithms.",
     ]
-    return _page([*head, servers_grid(result).markdown(), peers_grid(result).markdown()], "", [], result.notes)
+    return _page(
+        [*head, servers_grid(result).markdown(), peers_grid(result).markdown()],
+        "",
+        [],
+        notes_lines(result.rows) + result.notes,
+    )
 
 
 def _page(parts: list[str], heading: str, lines: list[str], notes: list[str]) -> str:

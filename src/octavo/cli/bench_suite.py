@@ -1,12 +1,14 @@
-"""``octavo bench suite`` and ``octavo bench peers``: the fixed rows by which engines are measured, here and side by side."""
+"""``octavo bench suite``: the fixed rows by which this engine is measured; what ``octavo bench peers`` shares with it."""
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +21,8 @@ from octavo.errors import ConfigError
 if TYPE_CHECKING:
     from octavo.bench.launched import LaunchedServer
     from octavo.bench.limits import ModelFacts
-    from octavo.bench.peers import Peer
-    from octavo.bench.suite import Row, SuiteTarget
+    from octavo.bench.suite import SuiteTarget
+    from octavo.bench.suite_rows import Row
 
 Rows = Annotated[str, typer.Option(help="Only these rows: name,name (see docs/bench.md)", metavar="NAMES")]
 Out = Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")]
@@ -30,6 +32,8 @@ Seed = Annotated[int, typer.Option(help="Of the random prompts.", min=0)]
 
 def register(bench: typer.Typer) -> None:
     """Add both to the ``bench`` group."""
+    from octavo.cli.bench_peers import peers
+
     bench.command("suite", cls=GroupedCommand, short_help="Measure this engine by its fixed set of rows.")(suite)
     bench.command("peers", cls=GroupedCommand, short_help="The same rows against several servers, interleaved.")(peers)
 
@@ -59,7 +63,7 @@ def suite(
     The limit of every row is arithmetic on the model and a calibration of this machine measured beside it. With --url, the
     model behind it is unknown: no limits, unless --model names it.
     """
-    from octavo.bench.suite import choose_rows, find_suite
+    from octavo.bench.suite_rows import choose_rows, find_suite
 
     if offline and (http or url):
         raise ConfigError(f"--offline does not go with {'--http' if http else '--url'}; leave out one of them")
@@ -68,21 +72,42 @@ def suite(
     found = find_suite(name)
     chosen = choose_rows(found, rows, quick=quick)
     count = repetitions or (found.quick_repetitions if quick else found.repetitions)
-    job = _Job(name, chosen, count, seed)
-    with ExitStack() as stack:
+    job = Job(name, chosen, count, seed)
+    with measuring() as ended, ExitStack() as stack:
         facts, targets = _targets(stack, _Asked(model, url, not http and not url, not offline), given, job)
-        result = _run_suite(job, targets, facts)
-    _finish(result, out, markdown)
+        result = _run_suite(job, targets, facts, out)
+    finish(result, out, markdown)
+    raise typer.Exit(ended() or (0 if result.complete else 1))
+
+
+@contextmanager
+def measuring() -> Iterator[Callable[[], int]]:
+    """Being told to end (SIGTERM) is a Ctrl-C: what was measured is kept, what was started here is stopped.
+
+    Gives what the signal makes of the exit code: 0 without one.
+    """
+    received: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield lambda: 128 + received[0] if received else 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
-class _Job:
+class Job:
     """What will be measured; ``vocab_size`` and ``max_context`` are set when the model is known."""
 
     suite: str
     rows: tuple[Row, ...]
     repetitions: int
     seed: int
+    form: str = "tokens"
     num_threads: int | None = None
     vocab_size: int = 30_000
     max_context: int | None = None
@@ -95,6 +120,7 @@ class _Job:
             seed=self.seed,
             vocab_high=min(30_000, self.vocab_size),
             max_context=self.max_context,
+            form=self.form,
         )
 
 
@@ -106,10 +132,10 @@ class _Asked:
     http: bool
 
 
-def _targets(stack: ExitStack, asked: _Asked, given: Given, job: _Job) -> tuple[ModelFacts | None, list[SuiteTarget]]:
+def _targets(stack: ExitStack, asked: _Asked, given: Given, job: Job) -> tuple[ModelFacts | None, list[SuiteTarget]]:
     """Load what is to be measured; the stack ends it."""
     from octavo.bench.client.target import Target
-    from octavo.bench.http_target import HttpTarget, probe
+    from octavo.bench.http_target import HttpTarget, probe, stated_weights
 
     targets: list[SuiteTarget] = []
     facts = None
@@ -119,19 +145,41 @@ def _targets(stack: ExitStack, asked: _Asked, given: Given, job: _Job) -> tuple[
             from octavo.cli.offline import OfflineTarget
 
             say(f"loading {model} in this process")
-            targets.append(stack.enter_context(OfflineTarget(model, path, config)))
+            engine = stack.enter_context(OfflineTarget(model, path, config))
+            targets.append(engine)
+            facts = _as_served(facts, engine.info.weight_bytes, "the engine")
         if asked.http and asked.url is None:
             say(f"starting octavo serve {model}")
             server = stack.enter_context(_octavo_serve(model, given))
             say(f"{server.url} is ready after {server.ready_s:.1f} s")
             targets.append(HttpTarget("http", Target(url=server.url)))
+            if not asked.offline:
+                facts = _as_served(facts, stated_weights(Target(url=server.url)), "the server")
     if asked.url is not None:
         target = Target(url=asked.url)
         targets.append(HttpTarget("http", target, probe(target)))
+        stated = stated_weights(target)
+        facts = _as_served(facts, stated or _stored_bytes(asked.model), "the server" if stated else "the file")
     return facts, targets
 
 
-def _model(name: str | None, given: Given, job: _Job) -> tuple[ModelFacts | None, Path | None, str, EngineConfig]:
+def _as_served(facts: ModelFacts | None, num_bytes: int, by: str) -> ModelFacts | None:
+    from octavo.bench.limits import as_served
+
+    return None if facts is None else as_served(facts, num_bytes, by)
+
+
+def _stored_bytes(model: str | None) -> int:
+    """Of all tensors in a GGUF file; 0 for other models."""
+    from octavo.gguf_file import read_gguf_header
+
+    path = None if model in (None, "fake") else fetch(model).path
+    if path is None or path.suffix != ".gguf":
+        return 0
+    return sum(tensor.num_bytes for tensor in read_gguf_header(path).tensors.values())
+
+
+def _model(name: str | None, given: Given, job: Job) -> tuple[ModelFacts | None, Path | None, str, EngineConfig]:
     """Find (or fetch) the model and settle what the engine will do with it on this machine."""
     from octavo.cli.offline import model_facts
     from octavo.engine.build import usable_hardware
@@ -164,119 +212,39 @@ def _octavo_serve(model: str, given: Given) -> Iterator[LaunchedServer]:
         yield server
 
 
-def _run_suite(job: _Job, targets: list[SuiteTarget], facts: ModelFacts | None) -> Any:
+def _run_suite(job: Job, targets: list[SuiteTarget], facts: ModelFacts | None, out: Path | None) -> Any:
+    """Writes what there is after every group."""
     from octavo.bench.suite import SuiteResult, SuiteRun, ratios
 
-    run = SuiteRun(targets, job.options(), lambda: _calibrate(job.num_threads), facts, say)
-    run.run(job.rows)
-    rows = run.results()
-    return SuiteResult(
-        suite=job.suite,
-        seed=job.seed,
-        model=facts,
-        rows=rows,
-        calibrations=run.calibrations,
-        http_over_offline=ratios(rows, "http", "offline"),
-        notes=[f"{name} was asked no more: {why}" for name, why in run.dead.items()],
-        **_origin(),
-    )
+    known = origin()
+
+    def result(run: SuiteRun) -> SuiteResult:
+        rows = run.results()
+        return SuiteResult(
+            suite=job.suite,
+            seed=job.seed,
+            complete=run.complete,
+            model=facts,
+            rows=rows,
+            calibrations=run.calibrations,
+            http_over_offline=ratios(rows, "http", "offline"),
+            notes=[f"{name} was asked no more: {why}" for name, why in run.dead.items()],
+            **known,
+        )
+
+    weight_bytes = facts.weight_bytes if facts is not None else 0
+    run = SuiteRun(targets, job.options(), lambda: _calibrate(job.num_threads, weight_bytes), facts, say)
+    run.run(job.rows, lambda run: write(out, result(run)))
+    return result(run)
 
 
-def peers(
-    servers: Annotated[
-        list[str] | None, typer.Argument(help="name=url, the first is compared with", metavar="NAME=URL...")
-    ] = None,
-    start: Annotated[
-        list[str] | None,
-        typer.Option(help="name='command {port} ...': start this server here, measure its start and memory, end it."),
-    ] = None,
-    rows: Rows = "",
-    suite_name: Annotated[str, typer.Option("--suite", help="Whose rows.")] = "cpu",
-    rounds: Annotated[int, typer.Option(help="Each is A B C; four or more give narrow intervals.", min=1)] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rows.")] = False,
-    vocab_size: Annotated[int, typer.Option(help="Random token ids lie below it, for all servers.", min=101)] = 30_000,
-    seed: Seed = 0,
-    api_key_file: Annotated[
-        list[str] | None, typer.Option(help="name=FILE: that server's API key is the first line of the file.")
-    ] = None,
-    out: Out = None,
-    markdown: Markdown = None,
-) -> None:
-    """The same rows against several OpenAI-compatible servers, strictly interleaved (A B C A B C), side by side.
-
-    All of them get the same prompts, in the most exact form that all take. Servers on one machine share it: those that are
-    not asked should be idle. Example: octavo bench peers octavo=http://127.0.0.1:8000 llama=http://127.0.0.1:8080
-    """
-    from octavo.bench.peers import Peer, parse_pairs
-    from octavo.bench.suite import choose_rows, find_suite
-
-    urls, commands = parse_pairs(servers or [], "URL"), parse_pairs(start or [], "command")
-    if both := sorted(urls.keys() & commands.keys()):
-        raise ConfigError(f"{both[0]!r} is given as a URL and with --start; give it another name")
-    if not urls and not commands:
-        raise ConfigError("no server to measure; give name=url, or --start name='command {port}'")
-    chosen = choose_rows(find_suite(suite_name), rows, quick=quick)
-    keys = {name: _first_line(path) for name, path in parse_pairs(api_key_file or [], "FILE").items()}
-    if unknown := sorted(keys.keys() - urls.keys() - commands.keys()):
-        raise ConfigError(f"--api-key-file {unknown[0]}=...: there is no server of that name")
-    job = _Job(suite_name, chosen, rounds, seed, vocab_size=vocab_size)
-    found = [Peer(name=name, url=url) for name, url in urls.items()]
-    with ExitStack() as stack:
-        started = [_start(stack, name, command) for name, command in commands.items()]
-        found += [peer for peer, _ in started]
-        try:
-            result = _run_peers(job, found, keys)
-        finally:
-            for peer, server in started:
-                if server is not None:
-                    peer.peak_rss_bytes = server.peak_rss_bytes or None
-    _finish(result, out, markdown)
-
-
-def _start(stack: ExitStack, name: str, command: str) -> tuple[Peer, LaunchedServer | None]:
-    """A server that does not start is a peer that died; the others go on."""
-    from octavo.bench.launched import LaunchedServer, command_words, free_port
-    from octavo.bench.peers import Peer
-    from octavo.errors import BenchError
-
-    port = free_port()
-    server = LaunchedServer(name, command_words(command, port), port)
-    say(f"starting {name}: {command}")
-    peer = Peer(name=name, url=server.url, command=command)
-    try:
-        stack.enter_context(server)
-    except BenchError as error:
-        say(error.message)
-        peer.dead = error.message
-        return peer, None
-    peer.ready_s = server.ready_s
-    say(f"{name} is ready after {server.ready_s:.1f} s")
-    return peer, server
-
-
-def _run_peers(job: _Job, found: list[Peer], keys: dict[str, str]) -> Any:
-    from octavo.bench.peers import PeersResult, compare_peers
-
-    compared = compare_peers(found, job.rows, job.options(), lambda: _calibrate(None), say, keys)
-    return PeersResult(
-        suite=job.suite,
-        seed=job.seed,
-        form=compared.form,
-        peers=found,
-        rows=compared.rows,
-        ratios=compared.ratios,
-        calibrations=compared.calibrations,
-        **_origin(),
-    )
-
-
-def _calibrate(num_threads: int | None) -> Any:
+def _calibrate(num_threads: int | None, weight_bytes: int) -> Any:
     from octavo.bench.calibration import calibrate
 
-    return calibrate(num_threads)
+    return calibrate(num_threads, weight_bytes=weight_bytes)
 
 
-def _origin() -> dict[str, Any]:
+def origin() -> dict[str, Any]:
     from octavo import __version__
     from octavo.bench import provenance
 
@@ -289,17 +257,24 @@ def _origin() -> dict[str, Any]:
     }
 
 
-def _finish(result: Any, out: Path | None, markdown: Path | None) -> None:
-    """Files first, then the table."""
+def write(out: Path | None, result: Any) -> None:
+    """As JSON, whole or not at all."""
     import msgspec
 
+    from octavo.bench.result import write_whole
+
+    if out is not None:
+        write_whole(out, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def finish(result: Any, out: Path | None, markdown: Path | None) -> None:
+    """Files first, then the table."""
     from octavo.bench import suite_table as tables
     from octavo.bench.result import write_whole
     from octavo.bench.suite import SuiteResult
     from octavo.cli.output import stdout
 
-    if out is not None:
-        write_whole(out, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    write(out, result)
     page = tables.suite_markdown(result) if isinstance(result, SuiteResult) else tables.peers_markdown(result)
     if markdown is not None:
         write_whole(markdown, page.encode())
@@ -309,16 +284,11 @@ def _finish(result: Any, out: Path | None, markdown: Path | None) -> None:
     else:
         console.print(tables.servers_grid(result).rich())
         console.print(tables.peers_grid(result).rich())
-    notes = tables.notes_lines(result.rows) if isinstance(result, SuiteResult) else []
+    notes = tables.notes_lines(result.rows)
+    if isinstance(result, SuiteResult):
+        console.print(tables.model_line(result.model), markup=False, soft_wrap=True)
     for line in [tables.machine_line(result.calibrations), *tables.limits_lines(result.rows), *notes, *result.notes]:
         console.print(line, markup=False, soft_wrap=True)
-
-
-def _first_line(path: str) -> str:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    if not lines or not lines[0].strip():
-        raise ConfigError(f"{path}: no API key in its first line")
-    return lines[0].strip()
 
 
 def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Requests in the policy's order: those that wait, and those that run."""
+"""Requests in an order: a line whose ranks stand still, those that run, those that wait."""
 
 from __future__ import annotations
 
@@ -9,8 +9,41 @@ from octavo.scheduler.policy import Policy, Rank
 from octavo.types import Request
 
 
-class RankedRequests:
-    """Kept sorted where ranks are static; sorted when read where they are not."""
+class SortedLine:
+    """Each request stays at the rank it was added with, whatever it would be given now. O(log n) to find, add and remove."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Rank, Request]] = []
+        self._rank_of: dict[str, Rank] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Request]:
+        return (request for _, request in self._entries)
+
+    def __contains__(self, request: Request) -> bool:
+        return request.request_id in self._rank_of
+
+    def add(self, request: Request, rank: Rank) -> None:
+        """``rank`` must be distinct."""
+        self._rank_of[request.request_id] = rank
+        insort(self._entries, (rank, request), key=_rank)
+
+    def remove(self, request: Request) -> None:
+        at = bisect_left(self._entries, self._rank_of.pop(request.request_id), key=_rank)
+        assert self._entries[at][1] is request, f"{request.request_id} is not where its rank says"
+        del self._entries[at]
+
+    def first(self) -> Request | None:
+        return self._entries[0][1] if self._entries else None
+
+    def first_rank(self) -> Rank | None:
+        return self._entries[0][0] if self._entries else None
+
+
+class RunningRequests:
+    """Kept sorted where ranks are static; sorted once a step where they are not."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -22,29 +55,80 @@ class RankedRequests:
     def __iter__(self) -> Iterator[Request]:
         return (request for _, request in self._entries)
 
+    def backwards(self, behind: Rank = ()) -> Iterator[Request]:
+        """From the one that gives way first to the last one whose rank is above ``behind``."""
+        for rank, request in reversed(self._entries):
+            if rank <= behind:
+                return
+            yield request
+
     def add(self, request: Request, now: float) -> None:
         insort(self._entries, (self._policy.rank(request, now), request), key=_rank)
 
-    def remove(self, request: Request, now: float) -> None:
-        if self._policy.static:
-            at = bisect_left(self._entries, self._policy.rank(request, now), key=_rank)
-        else:
-            at = next(i for i, (_, other) in enumerate(self._entries) if other is request)
-        assert self._entries[at][1] is request, f"{request.request_id} is not where its rank says"
+    def remove(self, request: Request) -> None:
+        at = next(i for i, (_, other) in enumerate(self._entries) if other is request)
         del self._entries[at]
 
-    def first(self) -> Request | None:
-        """The request to start next."""
-        return self._entries[0][1] if self._entries else None
-
-    def last(self) -> Request:
-        """The request that gives way first. Needs at least one."""
-        return self._entries[-1][1]
-
     def refresh(self, now: float) -> None:
-        """Bring ranks that depend on time up to date; call once a step."""
+        """Bring ranks that depend on time or service up to date; call once a step."""
         if not self._policy.static:
-            self._entries = sorted(((self._policy.rank(r, now), r) for _, r in self._entries), key=_rank)
+            rank = self._policy.rank
+            self._entries = [(rank(request, now), request) for _, request in self._entries]
+            self._entries.sort(key=_rank)
+
+
+class WaitingRequests:
+    """The policy knows their order; those that were preempted ``max_preemptions`` times come before, in order of arrival."""
+
+    def __init__(self, policy: Policy, max_preemptions: int) -> None:
+        self._policy = policy
+        self._max_preemptions = max_preemptions
+        self._requests: dict[str, Request] = {}
+        self._pinned: list[Request] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        """In no order."""
+        return iter(self._requests.values())
+
+    def is_pinned(self, request: Request) -> bool:
+        """Nobody takes its place any more, nor goes before it."""
+        return request.num_preemptions >= self._max_preemptions
+
+    def add(self, request: Request, now: float) -> None:
+        request.waiting_since_s = now
+        self._requests[request.request_id] = request
+        if self.is_pinned(request):
+            insort(self._pinned, request, key=_seniority)
+        else:
+            self._policy.add(request, now)
+
+    def remove(self, request: Request, now: float) -> None:
+        del self._requests[request.request_id]
+        if self.is_pinned(request):
+            self._pinned.remove(request)
+        else:
+            self._policy.remove(request, now)
+
+    def first(self, now: float) -> Request | None:
+        """Who starts next."""
+        return self._pinned[0] if self._pinned else self._policy.first(now)
+
+    def check(self, now: float) -> None:
+        """AssertionError if one is lost."""
+        pinned = [request for request in self._requests.values() if self.is_pinned(request)]
+        assert len(pinned) == len(self._pinned) and all(one in self._pinned for one in pinned), "a pinned one is lost"
+        first = self._policy.first(now)
+        assert (first is None) == (len(pinned) == len(self._requests)), "the policy lost one that waits"
+        assert first is None or self._requests.get(first.request_id) is first, (
+            "the policy offers one that does not wait"
+        )
+
+
+def _seniority(request: Request) -> int:
+    return request.sequence_number
 
 
 def _rank(entry: tuple[Rank, Request]) -> Rank:

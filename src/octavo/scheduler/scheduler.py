@@ -3,8 +3,10 @@
 ``plan`` decides, ``commit`` records what the executor did. Both are pure bookkeeping: no torch, no clock, no I/O. Every
 request that ``add`` accepts ends in exactly one terminal event.
 
-Why this always makes progress: a request is preempted only for one that ranks before it, so the first-ranked running
-request is never preempted; ``check_fits`` made sure that the cache can hold it alone; so it gets its blocks, runs and ends.
+Why this always makes progress, whatever the policy does: a request is preempted at most ``max_preemptions`` times.
+After the last one it is *pinned*: it waits before everybody who is not, in order of arrival; when it starts it gets the
+blocks of its longest possible end at once, so it never asks for more; and nobody takes its place. ``check_fits`` made
+sure that the cache can hold it alone, so it gets them, runs and ends.
 """
 
 from __future__ import annotations
@@ -16,19 +18,22 @@ import msgspec
 
 from octavo.errors import ConfigError, InvalidRequestError
 from octavo.kvcache.cache import KVCache
+from octavo.scheduler.outcome import accept, timings
 from octavo.scheduler.policy import Policy
-from octavo.scheduler.queue import RankedRequests
+from octavo.scheduler.queue import RunningRequests, WaitingRequests
+from octavo.scheduler.step_time import load_of
 from octavo.types import (
     EngineStats,
     FinishReason,
     Plan,
     PlannedRequest,
     Request,
-    RequestTimings,
     Sample,
     StepResult,
     TokenEvent,
 )
+
+MAX_PREEMPTIONS = 3
 
 
 @dataclass(slots=True)
@@ -39,12 +44,21 @@ class _Draft:
     budget: int
     planned: dict[str, PlannedRequest]
     preempted: list[str]
+    blocked: bool = False  # the head of the queue does not fit: nobody starts in this step any more
 
 
 class Scheduler:
     """Owns every request from ``add`` to its terminal event."""
 
-    def __init__(self, policy: Policy, kv: KVCache, *, max_num_running: int, max_step_tokens: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        kv: KVCache,
+        *,
+        max_num_running: int,
+        max_step_tokens: int,
+        max_preemptions: int = MAX_PREEMPTIONS,
+    ) -> None:
         if max_step_tokens < max_num_running:
             raise ConfigError(
                 f"max_step_tokens = {max_step_tokens} is below max_num_running = {max_num_running}: "
@@ -55,9 +69,11 @@ class Scheduler:
         self.policy = policy
         self.max_num_running = max_num_running
         self.max_step_tokens = max_step_tokens
+        self.max_preemptions = max_preemptions
+        policy.forecast.cached_tokens = lambda request: len(kv.match(request)) * kv.block_size
         self._requests: dict[str, Request] = {}
-        self._running = RankedRequests(policy)
-        self._waiting = RankedRequests(policy)
+        self._running = RunningRequests(policy)
+        self._waiting = WaitingRequests(policy, max_preemptions)
         self._num_added = 0
         self._total_steps = 0
         self._total_preemptions = 0
@@ -106,17 +122,19 @@ class Scheduler:
     def plan(self, now: float) -> Plan:
         """Who computes which tokens in the next step. Decodes come first, so a long prefill never stalls them."""
         self._total_steps += 1
-        self._waiting.refresh(now)
         self._running.refresh(now)
         decodes: list[Request] = []
         prefills: list[Request] = []
         for request in self._running:
             is_decode = len(request.token_ids) - request.num_computed_tokens == 1
             (decodes if is_decode else prefills).append(request)
-        budget = self.policy.token_budget([*decodes, *prefills], self.max_step_tokens, now)
+        wanted = self.policy.token_budget(decodes, prefills, self.max_step_tokens, now)
+        budget = min(max(wanted, len(decodes), 1), self.max_step_tokens)
         draft = _Draft(now, budget, {}, [])
         self._plan_running(draft, decodes)
-        self._plan_running(draft, prefills)
+        for prefill in prefills:  # one that waits and ranks before it is not held up by it, however long it is
+            self._plan_waiting(draft, before=prefill)
+            self._plan_running(draft, (prefill,))
         self._plan_waiting(draft)
         return Plan(
             step=self._total_steps,
@@ -141,33 +159,42 @@ class Scheduler:
     def _make_room(self, draft: _Draft, request: Request, num_tokens: int) -> bool:
         """Extend the request's table, preempting from the back of the ranks; False if it had to give way itself."""
         while not self.kv.extend(request.request_id, num_tokens):
-            victim = self._running.last()
+            victim = next(one for one in self._running.backwards() if not self._waiting.is_pinned(one))
             self._preempt(draft, victim)
             if victim is request:
                 return False
         return True
 
-    def _plan_waiting(self, draft: _Draft) -> None:
-        while draft.budget > 0:
-            request = self._waiting.first()
+    def _plan_waiting(self, draft: _Draft, before: Request | None = None) -> None:
+        """Start those that wait, in order; with ``before``, only those that rank before that running request."""
+        while draft.budget > 0 and not draft.blocked:
+            request = self._waiting.first(draft.now)
+            if request is None:
+                return
+            if (
+                before is not None
+                and not self._waiting.is_pinned(request)
+                and not self._ranks_before(request, before, draft)
+            ):
+                return
             # Nobody overtakes what was preempted in this step, and starting that again at once would only thrash.
-            if request is None or request.request_id in draft.preempted:
-                return
-            if not self._start(draft, request):
-                return
+            draft.blocked = request.request_id in draft.preempted or not self._start(draft, request)
 
     def _start(self, draft: _Draft, request: Request) -> bool:
         """Move the head of the queue to the running ones. It gets blocks for all its known tokens now, so that a prefill
-        in chunks is never caught half-way by a later start."""
+        in chunks is never caught half-way by a later start; a pinned one gets all that it can ever need."""
+        num_tokens = len(request.token_ids)
+        if self._waiting.is_pinned(request):
+            num_tokens = request.num_prompt_tokens + request.max_tokens
         if len(self._running) >= self.max_num_running and not self._displace(draft, request, num_blocks=0):
             return False
         matched = self.kv.match(request)
-        while not self.kv.can_start(len(request.token_ids), matched):
-            if not self._displace(draft, request, self.kv.missing_blocks(len(request.token_ids), matched)):
+        while not self.kv.can_start(num_tokens, matched):
+            if not self._displace(draft, request, self.kv.missing_blocks(num_tokens, matched)):
                 return False
             matched = self.kv.match(request)
         self._waiting.remove(request, draft.now)
-        self.kv.start(request, len(request.token_ids), matched)
+        self.kv.start(request, num_tokens, matched)
         num_cached = len(matched) * self.kv.block_size
         request.num_computed_tokens = num_cached
         if request.first_scheduled_s is None:
@@ -176,6 +203,7 @@ class Scheduler:
             self._total_prompt_tokens += request.num_prompt_tokens
             self._total_prefix_query_tokens += request.num_prompt_tokens
             self._total_prefix_hit_tokens += num_cached
+        self.policy.started(request, draft.now)
         self._running.add(request, draft.now)
         self._put(draft, request, min(len(request.token_ids) - num_cached, draft.budget))
         return True
@@ -183,23 +211,28 @@ class Scheduler:
     def _displace(self, draft: _Draft, waiting: Request, num_blocks: int) -> bool:
         """Preempt the last-ranked running request for a waiting one, if the policy allows it and if all that it allows
         would free ``num_blocks`` (else the sacrifice would be for nothing)."""
-        rank = self.policy.rank(waiting, draft.now)
-        victims = [
-            running
-            for running in self._running
-            if rank < self.policy.rank(running, draft.now) and self.policy.may_preempt(waiting, running, draft.now)
-        ]
-        if not victims or sum(len(self.kv.block_table(victim.request_id)) for victim in victims) < num_blocks:
-            return False
-        self._preempt(draft, max(victims, key=lambda victim: self.policy.rank(victim, draft.now)))
-        return True
+        policy, now, allowed = self.policy, draft.now, 0
+        victim: Request | None = None
+        for running in self._running.backwards(behind=policy.rank(waiting, now)):
+            if self._waiting.is_pinned(running) or not policy.may_preempt(waiting, running, now):
+                continue
+            victim = victim or running
+            allowed += len(self.kv.block_table(running.request_id))
+            if allowed >= num_blocks:
+                self._preempt(draft, victim)
+                return True
+        return False
+
+    def _ranks_before(self, waiting: Request, running: Request, draft: _Draft) -> bool:
+        rank = self.policy.rank
+        return bool(rank(waiting, draft.now) < rank(running, draft.now))
 
     def _preempt(self, draft: _Draft, victim: Request) -> None:
         """Back to the queue, at the place of its rank; its blocks are freed (full ones stay in the prefix cache)."""
         planned = draft.planned.pop(victim.request_id, None)
         if planned is not None:
             draft.budget += planned.num_tokens
-        self._running.remove(victim, draft.now)
+        self._running.remove(victim)
         self.kv.release(victim.request_id)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
@@ -218,6 +251,7 @@ class Scheduler:
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[TokenEvent]:
         """Record a finished step: advance, offer full blocks to others, detect the end. Returns what clients must hear."""
         block_size = self.kv.block_size
+        self.policy.forecast.step_time.observe(load_of(plan), result.step_time_s)
         events = []
         for request, start, num_tokens, _, samples in plan.requests:
             if self._requests.get(request.request_id) is not request:
@@ -237,7 +271,7 @@ class Scheduler:
         return events
 
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
-        accepted, reason, stop = _accept(request, sample.token_ids)
+        accepted, reason, stop = accept(request, sample.token_ids)
         request.token_ids.extend(accepted)
         is_first, request.last_token_s = request.first_token_s is None, now
         if is_first:
@@ -248,7 +282,7 @@ class Scheduler:
             logprobs=None if sample.logprobs is None else sample.logprobs[: len(accepted)],
             time_s=now,
             num_cached_tokens=request.num_cached_tokens,
-            timings=_timings(request, now) if is_first else None,
+            timings=timings(request, now) if is_first else None,
         )
         if reason is None:
             self._keep_computed(request, sample.num_computed)
@@ -269,10 +303,17 @@ class Scheduler:
     def _end(self, request: Request, event: TokenEvent, now: float) -> TokenEvent:
         """The one place where a request leaves the scheduler."""
         del self._requests[request.request_id]
-        (self._running if self.kv.holds(request.request_id) else self._waiting).remove(request, now)
+        if self.kv.holds(request.request_id):
+            self._running.remove(request)
+        else:
+            self._waiting.remove(request, now)
         self.kv.release(request.request_id)
-        timings = _timings(request, event.time_s)
-        return msgspec.structs.replace(event, num_cached_tokens=request.num_cached_tokens, timings=timings)
+        self.policy.ended(request, now)
+        if event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH):
+            self.policy.forecast.lengths.observe(request)
+        return msgspec.structs.replace(
+            event, num_cached_tokens=request.num_cached_tokens, timings=timings(request, event.time_s)
+        )
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
@@ -292,16 +333,19 @@ class Scheduler:
             step_time_s=result.step_time_s,
             step_num_tokens=plan.num_tokens,
             step_num_requests=len(plan.requests),
+            step_time_error=self.policy.forecast.step_time.error,
         )
 
-    def check(self) -> None:
+    def check(self, now: float = 0.0) -> None:
         """AssertionError if the books do not balance. For tests, after every step."""
         waiting = {request.request_id for request in self._waiting}
         running = {request.request_id for request in self._running}
-        assert len(waiting) + len(running) == len(self._waiting) + len(self._running), "a request waits or runs twice"
+        assert len(running) == len(self._running), "a request runs twice"
         assert not waiting & running, "a request waits and runs"
         assert waiting | running == self._requests.keys(), "a request is lost"
         assert len(running) <= self.max_num_running
+        assert all(one.num_preemptions <= self.max_preemptions for one in self._requests.values())
+        self._waiting.check(now)
         assert not any(self.kv.holds(request_id) for request_id in waiting), "a waiting request holds blocks"
         for request in self._running:
             table = self.kv.block_table(request.request_id)
@@ -319,31 +363,3 @@ class Scheduler:
 
 def _is_prefill(planned: PlannedRequest) -> bool:
     return planned.num_tokens > 1
-
-
-def _accept(request: Request, token_ids: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None, int | None]:
-    """How many of the sampled tokens count, whether the request ends with them, and by which stop token."""
-    num_before = len(request.token_ids) - request.num_prompt_tokens
-    for count, token_id in enumerate(token_ids, start=1):
-        if token_id in request.stop_ids and num_before + count > request.params.min_tokens:
-            stop = token_id if token_id in request.params.stop_token_ids else None
-            return token_ids[:count], FinishReason.STOP, stop
-        if num_before + count >= request.max_tokens:
-            return token_ids[:count], FinishReason.LENGTH, None
-    return token_ids, None, None
-
-
-def _timings(request: Request, now: float) -> RequestTimings:
-    def since_arrival(time_s: float | None) -> float | None:
-        return None if time_s is None else max(0.0, time_s - request.arrival_s)
-
-    tpot_s = None
-    if request.first_token_s is not None and request.last_token_s is not None and request.num_output_tokens > 1:
-        tpot_s = (request.last_token_s - request.first_token_s) / (request.num_output_tokens - 1)
-    return RequestTimings(
-        queue_s=since_arrival(request.first_scheduled_s),
-        ttft_s=since_arrival(request.first_token_s),
-        tpot_s=tpot_s,
-        e2e_s=since_arrival(now),
-        num_preemptions=request.num_preemptions,
-    )

@@ -142,6 +142,8 @@ class ModelCard(msgspec.Struct, kw_only=True, frozen=True):
     created: int
     owned_by: str = "octavo"
     max_model_len: int
+    dtype: str = ""  # of the matrix products
+    weight_bytes: int = 0  # as they lie in memory; 0: a model without weights
 
 
 class ModelList(msgspec.Struct, kw_only=True, frozen=True):

@@ -48,7 +48,13 @@ class Probes:
 
     def _card(self) -> ModelCard:
         info = self._state.backend(None).client.info
-        return ModelCard(id=self._state.model_name, created=self._state.created, max_model_len=info.max_model_len)
+        return ModelCard(
+            id=self._state.model_name,
+            created=self._state.created,
+            max_model_len=info.max_model_len,
+            dtype=info.dtype,
+            weight_bytes=info.weight_bytes,
+        )
 
 
 def _status(status: str, reason: str | None) -> Response:

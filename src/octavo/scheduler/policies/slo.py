@@ -1,0 +1,236 @@
+"""Keep the most promises, let nobody wait for ever, and let no tenant take another's share. Octavo's own policy.
+
+Who starts next, in this order, among tenants whose service is at most ``FAIR_LEAD_TOKENS`` ahead of the least served
+one that waits:
+
+1. *overdue*: work without a promise (left) whose ``max_wait`` is near. At most ``OVERDUE_SHARE`` of the prefill work
+   goes here while others wait for a promise, so that overload does not turn the order into first come, first served;
+2. *on time*: requests that can make their first token, earliest due first. If not all can, the largest set that can is
+   kept: go through them by due time and, whenever one would be late, put the one with most work per weight aside
+   (Moore 1968, Hodgson's algorithm, optimal for 1 || sum U_j). So the slack that decides is that of the whole queue
+   ahead, not of one request;
+3. *the rest*: best effort, and promises that are already broken: least served tenant first.
+
+How much a step computes: as much as the time allows that the tightest promise among the running requests leaves (their
+mean time per token counts, so one that ran ahead can wait for a longer step), less a margin for the forecast's own
+error.
+
+A request on time whose slack is nearly gone takes the place of one of the rest. ``docs/scheduling.md`` states what
+follows from this and ``tests/cpu/test_scheduler_machine.py`` checks it. Parts are known (QoServe's dynamic chunk, VTC's
+counters); new are the exact choice of whom to give up, the waiting bound, and all of it together.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from octavo.scheduler.deadlines import next_token_due, time_left, wait_due
+from octavo.scheduler.forecast import Forecast
+from octavo.scheduler.policies.fcfs import Fcfs
+from octavo.scheduler.policy import Rank
+from octavo.scheduler.queue import SortedLine
+from octavo.scheduler.service import ServiceCounters
+from octavo.scheduler.step_time import StepLoad
+from octavo.types import Request
+
+FAIR_LEAD_TOKENS = (
+    16_384.0  # service that a tenant may be ahead of another that waits before deadlines stop counting for it
+)
+OVERDUE_SHARE = 0.25  # of the prefill tokens
+OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
+MAX_WAIT_S = 60.0  # of a class that states none
+LOOK_AHEAD = 128  # promised requests, by due time, among which the largest feasible set is chosen
+STEPS_PER_TTFT = (
+    4.0  # a step takes at most this part of the shortest promised TTFT, so that a new request is soon looked at
+)
+MIN_CHUNK = 16  # prefill tokens that a step always takes
+RATE_MEMORY = 0.2
+
+OVERDUE, ON_TIME, REST = 0, 1, 2
+
+
+class SlackFirst(Fcfs):
+    """One line by due time for the promised, one a tenant, by the end of their waiting bound, for the rest."""
+
+    static = False
+
+    def __init__(self, forecast: Forecast) -> None:
+        super().__init__(forecast)
+        self.service = ServiceCounters()
+        self._rest: dict[str, SortedLine] = {}
+        self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
+        self._kept: tuple[float, deque[Request]] = (-1.0, deque())  # largest set that can be on time, for one moment
+        self._overdue_credit = 0.0  # prefill tokens that overdue requests may claim
+        self._served_s: dict[str, float] = {}  # when a prefill last got tokens, of those that run
+        self._tokens_per_s = math.inf
+        self._ahead_s = 0.0  # prefill of running requests that are on time
+        shortest = min((one.ttft_s for one in forecast.classes if one.ttft_s is not None), default=math.inf)
+        self._longest_step_s = shortest / STEPS_PER_TTFT
+
+    # -- those that wait -----------------------------------------------------------------------------------------------
+
+    def add(self, request: Request, now: float) -> None:
+        self.service.waits(request.tenant)
+        self._work[request.request_id] = len(request.token_ids) - self.forecast.cached_tokens(request)
+        self._served_s.pop(request.request_id, None)
+        due = next_token_due(request)
+        if due > now and math.isfinite(due):
+            self._line.add(request, (due, request.sequence_number))
+            self._kept = (-1.0, deque())
+        else:
+            self._put_with_rest(request)
+
+    def remove(self, request: Request, now: float) -> None:
+        self.service.waits_no_longer(request.tenant)
+        del self._work[request.request_id]
+        if request in self._line:
+            self._line.remove(request)
+            return
+        line = self._rest[request.tenant]
+        line.remove(request)
+        if not line:
+            del self._rest[request.tenant]
+
+    def first(self, now: float) -> Request | None:
+        self._give_up_late(now)
+        fair = self.service.least + FAIR_LEAD_TOKENS
+        rest = [line.first() for tenant, line in self._rest.items() if self.service.of[tenant] <= fair]
+        overdue = [one for one in rest if one is not None and self._is_overdue(one, now)]
+        if overdue and (self._overdue_credit >= 0.0 or not self._line):
+            return min(overdue, key=_wait_due)
+        kept = self._first_kept(fair, now)
+        if kept is not None:
+            return kept
+        last = [one for one in rest if one is not None]
+        if last:
+            return min(last, key=lambda one: (self.service.of[one.tenant], one.sequence_number))
+        return next((one for one in self._line if self.service.of[one.tenant] <= fair), None)
+
+    def _put_with_rest(self, request: Request) -> None:
+        line = self._rest.setdefault(request.tenant, SortedLine())
+        line.add(request, (_wait_due(request), request.sequence_number))
+
+    def _give_up_late(self, now: float) -> None:
+        """Promises that are broken already: their requests join the rest."""
+        while (head := self._line.first()) is not None and self._earliest(head, now) > next_token_due(head):
+            self._line.remove(head)
+            self._put_with_rest(head)
+
+    def _earliest(self, request: Request, now: float) -> float:
+        """When its next token would come if it had the machine alone."""
+        step_time = self.forecast.step_time
+        if not step_time.ready:
+            return now
+        return now + step_time.seconds(StepLoad(self._work[request.request_id]))
+
+    def _first_kept(self, fair: float, now: float) -> Request | None:
+        when, kept = self._kept
+        while kept and (kept[0] not in self._line or self.service.of[kept[0].tenant] > fair):
+            kept.popleft()
+        if when != now or not kept:
+            kept = self._largest_on_time(fair, now)
+            self._kept = (now, kept)
+        return kept[0] if kept else None
+
+    def _largest_on_time(self, fair: float, now: float) -> deque[Request]:
+        """Moore and Hodgson over the next ``LOOK_AHEAD`` due ones of tenants that are not too far ahead."""
+        rate, spent = self._tokens_per_s, 0.0
+        heaviest: list[tuple[float, int, Request]] = []
+        put_aside: set[str] = set()
+        candidates = [one for one in islice(self._line, LOOK_AHEAD) if self.service.of[one.tenant] <= fair]
+        for request in candidates:
+            work = self._work[request.request_id]
+            spent += work
+            cost = work / request.service_class.weight
+            heapq.heappush(heaviest, (-cost, -request.sequence_number, request))
+            if now + self._ahead_s + spent / rate > next_token_due(request):
+                given_up = heapq.heappop(heaviest)[2]
+                put_aside.add(given_up.request_id)
+                spent -= self._work[given_up.request_id]
+        return deque(one for one in candidates if one.request_id not in put_aside)
+
+    # -- those that run ------------------------------------------------------------------------------------------------
+
+    def rank(self, request: Request, now: float) -> Rank:
+        waits = request.request_id in self._work
+        due = next_token_due(request)
+        if request in self._line if waits else now < due < math.inf:
+            return (ON_TIME, due, request.sequence_number)
+        served_s = self._served_s.get(request.request_id)
+        is_overdue = self._is_overdue(request, now) if served_s is None and waits else self._is_idle(request, now)
+        return (OVERDUE if is_overdue else REST, request.sequence_number)
+
+    def token_budget(
+        self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
+    ) -> int:
+        step_time = self.forecast.step_time
+        if not step_time.ready:
+            return max_step_tokens
+        load = StepLoad(0, len(decodes), sum(request.num_computed_tokens for request in decodes))
+        left_s = min(time_left(decodes, self.forecast, now), self._longest_step_s)
+        left_s *= 1.0 - min(0.3, 2.0 * step_time.error)
+        start = prefills[0].num_computed_tokens if prefills else 0
+        room = min(max(MIN_CHUNK, step_time.prefill_room(left_s, load, start)), max_step_tokens - len(decodes))
+        self._foresee(room, load, prefills, now)
+        return len(decodes) + room
+
+    def may_preempt(self, waiting: Request, running: Request, now: float) -> bool:
+        """Only from the rest, and only when it is about to be too late."""
+        if self.rank(running, now)[0] != REST:
+            return False
+        if waiting not in self._line:
+            return self._is_overdue(waiting, now)
+        allowed_s = waiting.service_class.ttft_s or waiting.service_class.tpot_s or 0.0
+        return self._earliest(waiting, now) + 0.5 * allowed_s > next_token_due(waiting)
+
+    def _foresee(self, room: int, load: StepLoad, prefills: Sequence[Request], now: float) -> None:
+        """How fast prefill goes now, and how much of it is ahead of those that wait."""
+        seconds = self.forecast.step_time.seconds(load._replace(prefill_tokens=room, attended_pairs=0.5 * room * room))
+        if seconds > 0.0:
+            rate = room / seconds
+            known = math.isfinite(self._tokens_per_s)
+            self._tokens_per_s += (RATE_MEMORY * (rate - self._tokens_per_s)) if known else 0.0
+            self._tokens_per_s = self._tokens_per_s if known else rate
+        ahead = sum(
+            len(one.token_ids) - one.num_computed_tokens for one in prefills if now < next_token_due(one) < math.inf
+        )
+        self._ahead_s = ahead / self._tokens_per_s
+
+    def _is_overdue(self, request: Request, now: float) -> bool:
+        return now >= _wait_due(request) - OVERDUE_LEAD * _max_wait_s(request)
+
+    def _is_idle(self, request: Request, now: float) -> bool:
+        """It runs and has had no tokens for so long that its waiting bound is near."""
+        served_s = self._served_s.get(request.request_id, now)
+        return now >= served_s + (1.0 - OVERDUE_LEAD) * _max_wait_s(request)
+
+    # -- accounts ------------------------------------------------------------------------------------------------------
+
+    def started(self, request: Request, now: float) -> None:
+        self.service.started(request)
+        self._served_s[request.request_id] = now
+        if self._is_overdue(request, now):
+            self._overdue_credit -= len(request.token_ids) - request.num_computed_tokens
+
+    def committed(self, request: Request, num_tokens: int, now: float) -> None:
+        self.service.committed(request)
+        if num_tokens > 1:
+            self._served_s[request.request_id] = now
+            self._overdue_credit = min(self._overdue_credit + OVERDUE_SHARE * num_tokens, 0.0)
+        elif request.first_token_s is None:
+            self._served_s.pop(request.request_id, None)
+
+    def ended(self, request: Request, now: float) -> None:
+        self._served_s.pop(request.request_id, None)
+
+
+def _max_wait_s(request: Request) -> float:
+    return request.service_class.max_wait_s or MAX_WAIT_S
+
+
+def _wait_due(request: Request) -> float:
+    return wait_due(request, MAX_WAIT_S)

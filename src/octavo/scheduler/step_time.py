@@ -1,0 +1,120 @@
+"""How long will a step take? A linear model of what it computes, fitted online from measured steps.
+
+    t = a + b P + c D + d C + e A
+
+P prefill tokens, D decode rows, C context tokens that those rows read, A attended (query, key) pairs of the prefill
+chunks. Recursive least squares with forgetting (Plackett 1950; Ljung, "System Identification", 11.2), made safe for a
+server: a step far off the forecast (a compilation, a page fault) counts no more than one at the edge of the plausible
+(Huber 1964), what is not a positive finite time is not counted at all, and no coefficient is used below zero: more work
+never takes less time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from octavo.types import Plan
+
+MIN_OBSERVATIONS = 8  # before that a forecast is a guess
+FORGETTING = 0.999  # a step's weight halves after 700 steps
+OUTLIER = 4.0  # mean absolute errors; beyond, a step is counted as this far off
+MAX_VARIANCE = 1e6  # of a coefficient nothing is learned about: keeps forgetting from blowing up
+SCALES = (1.0, 1e-2, 1e-2, 1e-5, 1e-6)  # bring every feature near 1
+ERROR_MEMORY = 0.02  # of the moving mean error
+
+
+class StepLoad(NamedTuple):
+    """What one step computes, as far as its duration depends on it."""
+
+    prefill_tokens: int = 0
+    decode_rows: int = 0
+    context_tokens: int = 0  # already computed tokens of the decoding requests
+    attended_pairs: float = 0.0  # sum over prefill chunks of tokens x (tokens before the chunk + half the chunk)
+
+
+def load_of(plan: Plan) -> StepLoad:
+    """What a plan computes. A chunk of one token costs what a decode costs, and counts as one."""
+    prefill_tokens, context_tokens, num_rows, pairs = 0, 0, 0, 0.0
+    for _, start, num_tokens, _, _ in plan.requests:
+        if num_tokens == 1:
+            num_rows += 1
+            context_tokens += start
+        else:
+            prefill_tokens += num_tokens
+            pairs += num_tokens * (start + 0.5 * num_tokens)
+    return StepLoad(prefill_tokens, num_rows, context_tokens, pairs)
+
+
+class StepTimeForecast:
+    """Fitted by ``observe``; ``seconds`` and ``prefill_room`` are the two questions that policies ask."""
+
+    def __init__(self) -> None:
+        size = len(SCALES)
+        self.num_observed = 0
+        self.error = 0.0  # moving mean of |forecast - measured| / measured
+        self._weights = [0.0] * size
+        self._covariance = [[1e3 if i == j else 0.0 for j in range(size)] for i in range(size)]
+        self._spread_s = 0.0  # moving mean of |forecast - measured|
+        self.coefficients = (0.0,) * size  # seconds per step, prefill token, row, context token, pair; none below zero
+
+    @property
+    def ready(self) -> bool:
+        """Has it seen enough to be asked?"""
+        return self.num_observed >= MIN_OBSERVATIONS
+
+    def seconds(self, load: StepLoad) -> float:
+        """Forecast of a step's duration."""
+        fixed, prefill, row, context, pair = self.coefficients
+        return (
+            fixed
+            + prefill * load.prefill_tokens
+            + row * load.decode_rows
+            + context * load.context_tokens
+            + pair * load.attended_pairs
+        )
+
+    def prefill_room(self, seconds: float, load: StepLoad, start: int = 0) -> int:
+        """How many prefill tokens can join ``load`` so that the step is forecast to take at most ``seconds``.
+
+        ``start``: computed tokens of the request they belong to. n tokens cost b n + e n (start + n / 2); this is the
+        positive root of that quadratic. 0 if the step takes that long without them.
+        """
+        left = seconds - self.seconds(load)
+        if left <= 0.0:
+            return 0
+        _, prefill, _, _, pair = self.coefficients
+        slope = prefill + pair * start
+        if pair <= 0.0:
+            return int(min(left / slope, 2**31)) if slope > 0.0 else 2**31
+        return int(min((math.sqrt(slope * slope + 2.0 * pair * left) - slope) / pair, 2**31))
+
+    def observe(self, load: StepLoad, seconds: float) -> None:
+        """Learn from a measured step."""
+        if not (0.0 < seconds < math.inf) or not (load.prefill_tokens or load.decode_rows):
+            return
+        x = [scale * value for scale, value in zip(SCALES, (1.0, *load), strict=True)]
+        residual = seconds - sum(w * v for w, v in zip(self._weights, x, strict=True))
+        if self.ready:
+            off = abs(self.seconds(load) - seconds)
+            self.error += ERROR_MEMORY * (off / seconds - self.error)
+            limit = OUTLIER * max(self._spread_s, 1e-9)
+            residual = min(max(residual, -limit), limit)
+            self._spread_s += ERROR_MEMORY * (min(off, 2 * limit) - self._spread_s)
+        else:
+            self._spread_s = max(self._spread_s, 0.25 * seconds)
+        self._learn(x, residual)
+        self.num_observed += 1
+
+    def _learn(self, x: list[float], residual: float) -> None:
+        """w += k r,  P = (P - k x'P) / f,  with gain k = P x / (f + x'P x)."""
+        rows = self._covariance
+        px = [sum(p * v for p, v in zip(row, x, strict=True)) for row in rows]
+        scale = 1.0 / (FORGETTING + sum(v * p for v, p in zip(x, px, strict=True)))
+        for i, gain in enumerate(px):
+            self._weights[i] += gain * scale * residual
+        forget = 1.0 if max(rows[i][i] for i in range(len(rows))) > MAX_VARIANCE else FORGETTING
+        for i, row in enumerate(rows):
+            gain = px[i] * scale
+            self._covariance[i] = [(p - gain * q) / forget for p, q in zip(row, px, strict=True)]
+        self.coefficients = tuple(max(0.0, w) * scale for w, scale in zip(self._weights, SCALES, strict=True))
