@@ -15,11 +15,13 @@ from gguf_files import add_llama_metadata, llama_tensors, write_gguf, write_mode
 from native_library import needs_native
 from native_reference import unpack
 
+from octavo.config import DEFAULT_MODEL
 from octavo.errors import WeightFormatError
 from octavo.kernels.native.matrix import PackedMatrix
 from octavo.kernels.native.structs import Format
+from octavo.models.catalogue import catalogue, is_fetched, resolve
 from octavo.models.load import open_weights
-from octavo.models.pack import Weights, pack_model
+from octavo.models.pack import pack_model
 from octavo.models.packed import PackedModel
 from octavo.models.weights import WeightSource
 
@@ -92,7 +94,7 @@ def test_safetensors_folders(tmp_path: Path, variant: str) -> None:
 
 
 @pytest.mark.parametrize(("weights", "tolerance"), [("int8", 0.006), ("int4", 0.08)])
-def test_floats_are_quantised_on_request(tmp_path: Path, weights: Weights, tolerance: float) -> None:
+def test_floats_are_quantised_on_request(tmp_path: Path, weights: str, tolerance: float) -> None:
     tiny_models.write(tmp_path, tiny_models.VARIANTS["llama-biases"]())
     with closing(open_weights(tmp_path)) as source:
         model = pack_model(source, weights)
@@ -116,6 +118,11 @@ def test_a_scale_beyond_halves_is_packed_with_float_scales(tmp_path: Path) -> No
         assert_same_weights(pack_model(source, "int8"), source, 0.006)
 
 
+def test_unknown_options_are_refused(tmp_path: Path) -> None:
+    with closing(open_weights(write_model(tmp_path / "m.gguf"))) as source, pytest.raises(ValueError, match="int7"):
+        pack_model(source, "int7")
+
+
 def test_a_bad_tensor_is_named(tmp_path: Path) -> None:
     tensors = llama_tensors()
     tensors["blk.0.ffn_up.weight"][3, 5] = np.inf
@@ -124,6 +131,24 @@ def test_a_bad_tensor_is_named(tmp_path: Path) -> None:
         pytest.raises(WeightFormatError, match=r"model\.layers\.0\.mlp\.up_proj\.weight: .* not finite"),
     ):
         pack_model(source)
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma3-270m"])
+def test_real_models(name: str) -> None:
+    """A few matrices of each, whole; Gemma's file mixes Q5_0, Q4_K, Q6_K and Q8_0."""
+    entry = catalogue().find(name)
+    assert entry is not None
+    if name != DEFAULT_MODEL and not is_fetched(entry):
+        pytest.skip(f"{name} is not in the cache")
+    with closing(open_weights(resolve(name).path)) as source:
+        model = pack_model(source)
+        assert_same_vectors(model, source)
+        some = [pair for index, pair in enumerate(matrices(model)) if index % 5 == 1]
+        assert {matrix.spec.format for _, matrix in some} <= {Format.U4, Format.U8, Format.Q8}
+        for full_name, matrix in some:
+            expected = source.get(full_name)
+            assert np.abs(unpack(matrix).weights(*expected.shape) - expected).max() <= 2e-7 * np.abs(expected).max()
 
 
 def _writer(folder: Path) -> GGUFWriter:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
 from octavo.executor.fake import FakeExecutor
 from octavo.executor.threads import calm_threads
+from octavo.folders import cache_folder
 from octavo.types import Executor
 
 FAKE_VOCAB_SIZE = 512
@@ -74,9 +74,8 @@ def _build_native(config: EngineConfig, model_path: Path | None) -> BuiltExecuto
     from octavo.executor.prompt_lookup import MAX_ROWS
     from octavo.kernels.native.structs import KvShape
     from octavo.models.load import load_packed
-    from octavo.models.pack import Weights
 
-    model = load_packed(model_path, cast(Weights, config.dtype))
+    model = load_packed(model_path, config.dtype, cache_folder() / "packed")
     shape = KvShape(
         KV_TYPES[config.kv_dtype],
         config.num_blocks,

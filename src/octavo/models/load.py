@@ -12,7 +12,6 @@ from octavo.models.config import TransformerConfig
 if TYPE_CHECKING:
     import torch
 
-    from octavo.models.pack import Weights
     from octavo.models.packed import PackedModel
     from octavo.models.transformer import Transformer
     from octavo.models.weights import WeightSource
@@ -52,16 +51,22 @@ def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Transfor
         return assemble(source, dtype, device)
 
 
-def load_packed(path: Path, weights: Weights = "stored") -> PackedModel:
-    """Load a model for the native CPU kernels, without torch.
+def load_packed(path: Path, weights: str = "stored", cache: Path | None = None) -> PackedModel:
+    """Load a model for the native CPU kernels, without torch. ``cache``: where packed models are kept; None: pack it anew.
 
     Raises as ``load_model`` does; ``UnsupportedModelError`` also for a tensor type that the kernels have no format for, and
     ``OSError`` where the native library is missing.
     """
-    from octavo.models.pack import pack_model
+    from octavo.models.packed_cache import cached
 
-    with closing(open_weights(path)) as source:
-        return pack_model(source, weights)
+    def pack() -> PackedModel:
+        from octavo.models.pack import pack_model
+
+        with closing(open_weights(path)) as source:
+            return pack_model(source, weights)
+
+    _is_gguf(path)  # refuses what is no model
+    return cached(path, weights, cache, pack) if cache else pack()
 
 
 def _is_gguf(path: Path) -> bool:

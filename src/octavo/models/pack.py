@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
@@ -22,19 +20,22 @@ from octavo.kernels.native.matrix import (
 )
 from octavo.kernels.native.structs import Format, ScaleType
 from octavo.models.dequantize import MAX_THREADS, usable_cores
-from octavo.models.packed import PackedModel, PackedTensor, assemble_packed, laid_out, views
-from octavo.models.shapes import EMBEDDING, HEAD, check_names_and_shapes, tensor_shapes
+from octavo.models.packed import PackedModel, PackedTensor, assemble_packed, bias_of, lay_out, views
+from octavo.models.packed_memory import allocate
+from octavo.models.shapes import EMBEDDING, HEAD, check_names_and_shapes
 from octavo.models.weights import WeightSource
 
 CHUNK_BYTES = 1 << 18  # of stored rows: what is read and what is written stay in a core's own cache
 
 # What becomes of float weights: kept as they are, or quantised in groups of 32 while loading. The embedding and the head are
 # the most sensitive matrices, so "int4" makes them 8 bits. Weights that a file holds quantised are never changed.
-Weights = Literal["stored", "int8", "int4"]
+WEIGHTS = ("stored", "int8", "int4")
 
 
-def pack_model(source: WeightSource, weights: Weights = "stored") -> PackedModel:
+def pack_model(source: WeightSource, weights: str = "stored") -> PackedModel:
     """Check the source, then read and pack it. Raises ``WeightFormatError``, or ``UnsupportedModelError`` naming the tensor."""
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights = {weights!r}; expected one of {', '.join(WEIGHTS)}")
     check_names_and_shapes(source)
     try:
         return _pack(source, plan_tensors(source, weights))
@@ -42,37 +43,25 @@ def pack_model(source: WeightSource, weights: Weights = "stored") -> PackedModel
         return _pack(source, plan_tensors(source, weights, wide_scales=True))
 
 
-def plan_tensors(source: WeightSource, weights: Weights, *, wide_scales: bool = False) -> tuple[PackedTensor, ...]:
+def plan_tensors(source: WeightSource, weights: str, *, wide_scales: bool = False) -> tuple[PackedTensor, ...]:
     """Where each tensor will lie, and in which format."""
-    shapes = tensor_shapes(source.config)
-    parts: list[tuple[str, MatrixSpec | int]] = []
-    for name, shape in shapes.items():
-        if name.endswith(".bias"):
-            continue
-        if len(shape) == 1:
-            parts.append((name, shape[0]))
-            continue
-        has_bias = name.removesuffix("weight") + "bias" in shapes
-        parts.append((name, _matrix_spec(source, name, shape, weights, has_bias=has_bias, wide_scales=wide_scales)))
-    return laid_out(parts)
+
+    def spec_of(name: str, shape: tuple[int, ...], has_bias: bool) -> MatrixSpec:
+        stored = source.stored_type(name)
+        try:
+            spec = stored_spec(stored, *shape, wide_scales=wide_scales)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{name}: {error}") from None
+        kind, scales = spec.format, spec.scale_type
+        if stored in FLOAT_FORMATS and weights != "stored":
+            kind = Format.U4 if weights == "int4" and name not in (EMBEDDING, HEAD) else Format.Q8
+            scales = ScaleType.F32 if wide_scales else ScaleType.F16
+        return MatrixSpec(kind, scales, spec.n, spec.k, spec.halves, has_bias)
+
+    return lay_out(source.config, spec_of)
 
 
-def _matrix_spec(
-    source: WeightSource, name: str, shape: tuple[int, ...], weights: Weights, *, has_bias: bool, wide_scales: bool
-) -> MatrixSpec:
-    stored = source.stored_type(name)
-    try:
-        spec = stored_spec(stored, *shape, wide_scales=wide_scales)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{name}: {error}") from None
-    kind, scales = spec.format, spec.scale_type
-    if stored in FLOAT_FORMATS and weights != "stored":
-        kind = Format.U4 if weights == "int4" and name not in (EMBEDDING, HEAD) else Format.Q8
-        scales = ScaleType.F32 if wide_scales else ScaleType.F16
-    return MatrixSpec(kind, scales, spec.n, spec.k, spec.halves, has_bias)
-
-
-def _pack(source: WeightSource, plan: Sequence[PackedTensor]) -> PackedModel:
+def _pack(source: WeightSource, plan: tuple[PackedTensor, ...]) -> PackedModel:
     memory = allocate(plan[-1].offset + plan[-1].num_bytes)
     tensors = views(plan, memory)
     jobs: list[Callable[[], None]] = []
@@ -81,7 +70,7 @@ def _pack(source: WeightSource, plan: Sequence[PackedTensor]) -> PackedModel:
             source.read_into(name, tensor)
             continue
         if tensor.spec.has_bias:
-            tensor.set_bias(source.get(name.removesuffix("weight") + "bias"))
+            tensor.set_bias(source.get(bias_of(name)))
         jobs += _jobs(source, name, tensor)
     num_threads = max(1, min(usable_cores(), MAX_THREADS, len(jobs)))
     with ThreadPoolExecutor(num_threads) as pool:
@@ -91,7 +80,7 @@ def _pack(source: WeightSource, plan: Sequence[PackedTensor]) -> PackedModel:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return assemble_packed(source.config, tensors, memory)
+    return assemble_packed(source.config, plan, memory)
 
 
 def _jobs(source: WeightSource, name: str, matrix: PackedMatrix) -> list[Callable[[], None]]:
@@ -110,11 +99,3 @@ def _jobs(source: WeightSource, name: str, matrix: PackedMatrix) -> list[Callabl
 
     chunks = tile_chunks(matrix.spec, row_bytes, CHUNK_BYTES)
     return [partial(job, first, last) for first, last in chunks]
-
-
-def allocate(num_bytes: int) -> np.ndarray:
-    """Zeros, page-aligned, in large pages where the system has them: weights are streamed through once a step."""
-    memory = mmap.mmap(-1, max(1, num_bytes))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +11,7 @@ import numpy as np
 from octavo.kernels.native.matrix import MatrixSpec, PackedMatrix, aligned
 from octavo.models.config import TransformerConfig
 from octavo.models.rope import inverse_frequencies
-from octavo.models.shapes import EMBEDDING, FINAL_NORM, HEAD
+from octavo.models.shapes import EMBEDDING, FINAL_NORM, HEAD, tensor_shapes
 
 
 class PackedTensor(msgspec.Struct, frozen=True):
@@ -57,6 +57,7 @@ class PackedModel:
     layers: tuple[PackedLayer, ...]
     inv_freq: np.ndarray  # float32 [head_dim / 2], radians per position
     windowed_inv_freq: np.ndarray  # of layers with a sliding window
+    tensors: tuple[PackedTensor, ...]
     memory: np.ndarray
 
     @property
@@ -64,14 +65,27 @@ class PackedModel:
         return self.memory.nbytes
 
 
-def laid_out(parts: Sequence[tuple[str, MatrixSpec | int]]) -> tuple[PackedTensor, ...]:
-    """One after the other, each at an aligned offset: matrices by spec, vectors by size."""
-    tensors, offset = [], 0
-    for name, part in parts:
-        matrix, size = (None, part) if isinstance(part, int) else (part, 0)
-        tensors.append(PackedTensor(name, offset, matrix, size))
+SpecOf = Callable[[str, tuple[int, ...], bool], MatrixSpec]  # of a matrix' name, shape and whether it has a bias
+
+
+def lay_out(config: TransformerConfig, spec_of: SpecOf) -> tuple[PackedTensor, ...]:
+    """Where every tensor of a model lies: one after the other, each at an aligned offset; biases inside their matrices."""
+    shapes = tensor_shapes(config)
+    tensors: list[PackedTensor] = []
+    offset = 0
+    for name, shape in shapes.items():
+        if name.endswith(".bias"):
+            continue
+        if len(shape) == 1:
+            tensors.append(PackedTensor(name, offset, size=shape[0]))
+        else:
+            tensors.append(PackedTensor(name, offset, spec_of(name, shape, bias_of(name) in shapes)))
         offset += tensors[-1].num_bytes
     return tuple(tensors)
+
+
+def bias_of(weight: str) -> str:
+    return weight.removesuffix("weight") + "bias"
 
 
 def views(tensors: Sequence[PackedTensor], memory: np.ndarray) -> dict[str, PackedMatrix | np.ndarray]:
@@ -83,10 +97,9 @@ def views(tensors: Sequence[PackedTensor], memory: np.ndarray) -> dict[str, Pack
     return found
 
 
-def assemble_packed(
-    config: TransformerConfig, tensors: Mapping[str, PackedMatrix | np.ndarray], memory: np.ndarray
-) -> PackedModel:
-    """Put every tensor into its role. ``tensors`` are all that ``tensor_shapes(config)`` names, biases inside matrices."""
+def assemble_packed(config: TransformerConfig, plan: tuple[PackedTensor, ...], memory: np.ndarray) -> PackedModel:
+    """Put every tensor into its role. ``plan`` is what ``lay_out`` gives, ``memory`` (uint8) at least as large."""
+    tensors = views(plan, memory)
 
     def matrix(name: str) -> PackedMatrix:
         found = tensors[name]
@@ -129,5 +142,6 @@ def assemble_packed(
         layers=tuple(map(layer, range(config.num_layers))),
         inv_freq=inverse_frequencies(config, windowed=False).astype(np.float32),
         windowed_inv_freq=inverse_frequencies(config, windowed=True).astype(np.float32),
+        tensors=plan,
         memory=memory,
     )

@@ -141,3 +141,10 @@ def tile_chunks(spec: MatrixSpec, row_bytes: int, chunk_bytes: int) -> list[tupl
     """Ranges of tiles whose stored rows are about ``chunk_bytes`` each."""
     step = max(1, math.floor(chunk_bytes / (row_bytes * TILE)))
     return [(first, min(first + step, spec.num_tiles)) for first in range(0, spec.num_tiles, step)]
+
+
+def checksum_of(memory: np.ndarray) -> int:
+    """64 bits that change with any damage to a contiguous ``uint8`` array; not cryptographic. Releases the GIL."""
+    function = load().octavo_checksum
+    function.restype = c.c_uint64
+    return int(function(c.c_void_p(memory.ctypes.data), c.c_int64(memory.nbytes)))
