@@ -22,6 +22,7 @@ from octavo.scheduler.outcome import accept, timings
 from octavo.scheduler.policy import Policy
 from octavo.scheduler.queue import RunningRequests, WaitingRequests
 from octavo.scheduler.step_time import load_of
+from octavo.scheduler.totals import Totals
 from octavo.types import (
     EngineStats,
     FinishReason,
@@ -75,13 +76,7 @@ class Scheduler:
         self._running = RunningRequests(policy)
         self._waiting = WaitingRequests(policy, max_preemptions)
         self._num_added = 0
-        self._total_steps = 0
-        self._total_preemptions = 0
-        self._total_prompt_tokens = 0
-        self._total_prefix_query_tokens = 0
-        self._total_prefix_hit_tokens = 0
-        self._total_draft_tokens = 0
-        self._total_accepted_tokens = 0
+        self._totals = Totals()
 
     @property
     def has_work(self) -> bool:
@@ -121,7 +116,7 @@ class Scheduler:
 
     def plan(self, now: float) -> Plan:
         """Who computes which tokens in the next step. Decodes come first, so a long prefill never stalls them."""
-        self._total_steps += 1
+        self._totals.total_steps += 1
         self._running.refresh(now)
         decodes: list[Request] = []
         prefills: list[Request] = []
@@ -137,7 +132,7 @@ class Scheduler:
             self._plan_running(draft, (prefill,))
         self._plan_waiting(draft)
         return Plan(
-            step=self._total_steps,
+            step=self._totals.total_steps,
             requests=tuple(sorted(draft.planned.values(), key=_is_prefill)),
             num_tokens=budget - draft.budget,
             preempted=tuple(draft.preempted),
@@ -200,9 +195,9 @@ class Scheduler:
         if request.first_scheduled_s is None:
             request.first_scheduled_s = draft.now
             request.num_cached_tokens = num_cached
-            self._total_prompt_tokens += request.num_prompt_tokens
-            self._total_prefix_query_tokens += request.num_prompt_tokens
-            self._total_prefix_hit_tokens += num_cached
+            self._totals.total_prompt_tokens += request.num_prompt_tokens
+            self._totals.total_prefix_query_tokens += request.num_prompt_tokens
+            self._totals.total_prefix_hit_tokens += num_cached
         self.policy.started(request, draft.now)
         self._running.add(request, draft.now)
         self._put(draft, request, min(len(request.token_ids) - num_cached, draft.budget))
@@ -236,7 +231,7 @@ class Scheduler:
         self.kv.release(victim.request_id)
         victim.num_computed_tokens = 0
         victim.num_preemptions += 1
-        self._total_preemptions += 1
+        self._totals.total_preemptions += 1
         draft.preempted.append(victim.request_id)
         self._waiting.add(victim, draft.now)
 
@@ -266,8 +261,8 @@ class Scheduler:
             self.policy.committed(request, num_tokens, now)
             if samples:
                 events.append(self._advance(request, result.samples[request.request_id], now))
-        self._total_draft_tokens += result.num_draft_tokens
-        self._total_accepted_tokens += result.num_accepted_tokens
+        self._totals.total_draft_tokens += result.num_draft_tokens
+        self._totals.total_accepted_tokens += result.num_accepted_tokens
         return events
 
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
@@ -323,17 +318,11 @@ class Scheduler:
             num_waiting=len(self._waiting),
             num_blocks=self.kv.num_blocks,
             num_blocks_used=self.kv.num_used_blocks,
-            total_steps=self._total_steps,
-            total_preemptions=self._total_preemptions,
-            total_prompt_tokens=self._total_prompt_tokens,
-            total_prefix_query_tokens=self._total_prefix_query_tokens,
-            total_prefix_hit_tokens=self._total_prefix_hit_tokens,
-            total_draft_tokens=self._total_draft_tokens,
-            total_accepted_tokens=self._total_accepted_tokens,
             step_time_s=result.step_time_s,
             step_num_tokens=plan.num_tokens,
             step_num_requests=len(plan.requests),
             step_time_error=self.policy.forecast.step_time.error,
+            **msgspec.structs.asdict(self._totals),
         )
 
     def check(self, now: float = 0.0) -> None:
