@@ -9,7 +9,6 @@ namespace octavo::OCTAVO_ISA {
 namespace {
 namespace columns {
 
-constexpr int BLOCK_ROWS = 4;  // 8 accumulators, 4 registers of weights, activations, a constant
 constexpr int FLOAT_ROWS = 6;  // 12 accumulators, 2 registers of weights, activations
 
 struct Floats {
@@ -51,27 +50,31 @@ inline __m256i four_bytes(const int8_t* a) {
 inline __m256i sum_pairs(__m256i shorts) { return _mm256_madd_epi16(shorts, _mm256_set1_epi16(1)); }
 inline Floats to_floats(__m256i lo, __m256i hi) { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
 
+inline void keep_memory(float* p) { __asm__("" : "+m"(*(float(*)[TILE])p)); }
+// A sum under way stays one: compilers would turn a chain of additions into a tree and run out of registers for its leaves.
+inline void keep(__m256i& sum) { __asm__("" : "+x"(sum)); }
+
 // Nibbles: a sum of two products is at most 2 * 15 * 127 = 3,810, so a group's eight of them (30,480) fit into 16 bits.
 struct DotU4 {
+    static constexpr int ROWS = 6;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
     void quad(Quad w, const int8_t* a) {
         const __m256i x = four_bytes(a);
         lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(w.lo, x));
         hi = _mm256_add_epi16(hi, _mm256_maddubs_epi16(w.hi, x));
+        keep(lo), keep(hi);
     }
-    void pair(Quad w0, Quad w1, const int8_t* a) { quad(w0, a), quad(w1, a + 4); }
     Floats finish() const { return to_floats(sum_pairs(lo), sum_pairs(hi)); }
 };
 
 // Up to 63: a sum of two products is at most 2 * 63 * 127 = 16,002, so two of them (32,004) fit into 16 bits.
 struct DotU8 {
+    static constexpr int ROWS = 4;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
-    void pair(Quad w0, Quad w1, const int8_t* a) {
-        const __m256i x0 = four_bytes(a), x1 = four_bytes(a + 4);
-        const __m256i l = _mm256_add_epi16(_mm256_maddubs_epi16(w0.lo, x0), _mm256_maddubs_epi16(w1.lo, x1));
-        const __m256i h = _mm256_add_epi16(_mm256_maddubs_epi16(w0.hi, x0), _mm256_maddubs_epi16(w1.hi, x1));
-        lo = _mm256_add_epi32(lo, sum_pairs(l));
-        hi = _mm256_add_epi32(hi, sum_pairs(h));
+    static void eight(__m256i& sum, __m256i w0, __m256i w1, const int8_t* a) {
+        const __m256i first = _mm256_maddubs_epi16(w0, four_bytes(a)), second = _mm256_maddubs_epi16(w1, four_bytes(a + 4));
+        sum = _mm256_add_epi32(sum, sum_pairs(_mm256_add_epi16(first, second)));
+        keep(sum);
     }
     Floats finish() const { return to_floats(lo, hi); }
 };
@@ -79,6 +82,7 @@ struct DotU8 {
 // Signed bytes: w * a = |w| * (a with the sign of w). A sum of two products is at most 2 * 128 * 127 = 32,512: it fits into 16
 // bits (|-128| is 128 as an unsigned byte; activations are never -128).
 struct DotQ8 {
+    static constexpr int ROWS = 4;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
     static __m256i product(__m256i w, __m256i x) {
         return sum_pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
@@ -87,8 +91,8 @@ struct DotQ8 {
         const __m256i x = four_bytes(a);
         lo = _mm256_add_epi32(lo, product(w.lo, x));
         hi = _mm256_add_epi32(hi, product(w.hi, x));
+        keep(lo), keep(hi);
     }
-    void pair(Quad w0, Quad w1, const int8_t* a) { quad(w0, a), quad(w1, a + 4); }
     Floats finish() const { return to_floats(lo, hi); }
 };
 
@@ -123,6 +127,22 @@ inline void round_group(const Group& x, float factor, int8_t* q, int32_t* sums) 
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by halves of a register
     _mm256_storeu_si256((__m256i*)q, _mm256_permutevar8x32_epi32(bytes, order));
+}
+
+// One quad, or one half of the columns, after the other for all rows: so the registers suffice for four rows and more.
+template <class Dot, int R>
+inline void add_pair(Dot (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t stride) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) dots[r].quad(w0, a + r * stride);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) dots[r].quad(w1, a + r * stride + 4);
+}
+template <int R>
+inline void add_pair(DotU8 (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t stride) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) DotU8::eight(dots[r].lo, w0.lo, w1.lo, a + r * stride);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) DotU8::eight(dots[r].hi, w0.hi, w1.hi, a + r * stride);
 }
 
 }  // namespace columns

@@ -3,8 +3,8 @@
 // The same names with the same meaning are in columns_avx2.hpp and columns_avx512.hpp; the kernels are written over them once.
 //   Floats  one float for each column
 //   Quad    64 bytes: four consecutive elements of K for each column
-//   Dot*    sixteen integer dot products under way, for weights of one kind; `pair` adds eight elements of K: two quads of
-//           weights times eight bytes of activations, which all columns share
+//   Dot*    sixteen integer dot products under way, for weights of one kind; add_pair adds eight elements of K for each of some rows: two quads of
+//           weights times eight bytes of activations, which all columns share; rows lie `stride` bytes apart
 //   Group   GROUP floats of one row: largest(|x|), and rounding of x * factor (at most 127) to bytes with a sum for each half
 #pragma once
 
@@ -14,8 +14,7 @@ namespace octavo::OCTAVO_ISA {
 namespace {
 namespace columns {
 
-constexpr int BLOCK_ROWS = 4;   // rows that share what was loaded of a weight: quantised weights,
-constexpr int FLOAT_ROWS = 4;   // float weights
+constexpr int FLOAT_ROWS = 4;  // rows that share what was loaded of a float weight; Dot::ROWS: of others
 
 struct Floats {
     float v[TILE];
@@ -53,6 +52,7 @@ inline Floats fma(const Floats& a, const Floats& b, Floats c) {  // a * b + c; r
     for (int i = 0; i < TILE; ++i) c.v[i] += a.v[i] * b.v[i];
     return c;
 }
+inline void keep_memory(float*) {}
 
 struct Quad {
     uint8_t v[4 * TILE];
@@ -74,6 +74,7 @@ inline Quad high_nibbles(Quad q) {
 
 template <class Byte>  // of a weight
 struct Dot {
+    static constexpr int ROWS = 4;
     int32_t v[TILE] = {};
     void pair(const Quad& w0, const Quad& w1, const int8_t* a) {
         for (int i = 0; i < 4 * TILE; ++i) v[i / 4] += Byte(w0.v[i]) * a[i % 4] + Byte(w1.v[i]) * a[4 + i % 4];
@@ -84,6 +85,10 @@ struct Dot {
         return y;
     }
 };
+template <class Dot, int R>
+inline void add_pair(Dot (&dots)[R], const Quad& w0, const Quad& w1, const int8_t* a, size_t stride) {
+    for (int r = 0; r < R; ++r) dots[r].pair(w0, w1, a + r * stride);
+}
 using DotU4 = Dot<uint8_t>;
 using DotU8 = Dot<uint8_t>;
 using DotQ8 = Dot<int8_t>;

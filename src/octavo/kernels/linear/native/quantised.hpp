@@ -14,6 +14,7 @@ namespace columns {
 
 constexpr int CHUNK_ROWS = 64;   // rows whose accumulators (4 KiB) stay in the nearest cache with ...
 constexpr int PANEL_GROUPS = 16;  // ... this much of a tile, unpacked (at most 12 KiB), and with their activations (512 B each)
+constexpr int MANY_ROWS = 24;      // from here on unpacking once pays
 constexpr int QUAD_BYTES = 4 * TILE;
 
 struct FormatU4 {
@@ -43,12 +44,13 @@ using FormatQ8 = FormatBytes<DotQ8, 1, false>;
 template <class F>
 struct Stored {
     using Format = F;
+    static constexpr int GROUPS = 64;  // at most: 20 KiB of U4
     const uint8_t* bytes;
     const void* scales;
     const void* mins;
     bool half;  // scales and mins are 16 bits wide
 
-    Stored(const Matrix& w, int tile, int group) : half(w.scale_type == ScaleType::F16) {
+    Stored(const Matrix& w, int tile, int group, int) : half(w.scale_type == ScaleType::F16) {
         const size_t g = size_t(tile) * w.num_groups + group, scale = g * F::HALVES * TILE * (half ? 2 : 4);
         bytes = (const uint8_t*)w.elements + g * F::BYTES;
         scales = (const char*)w.scales + scale;
@@ -66,13 +68,15 @@ struct Stored {
 template <class F>
 struct Unpacked {
     using Format = F;
+    static constexpr int GROUPS = PANEL_GROUPS;
     static constexpr bool COPIES = F::BYTES != GROUP * TILE;
     const uint8_t* bytes = copy;
     alignas(64) uint8_t copy[COPIES ? PANEL_GROUPS * GROUP * TILE : 1];
     alignas(64) float scales[PANEL_GROUPS * F::HALVES * TILE];
     alignas(64) float mins[F::MINS ? PANEL_GROUPS * F::HALVES * TILE : 1];
 
-    void fill(const Stored<F>& from, int num_groups) {
+    Unpacked(const Matrix& w, int tile, int group, int num_groups) {
+        const Stored<F> from(w, tile, group, num_groups);
         if (!COPIES) bytes = from.bytes;
         for (int g = 0; g < num_groups; ++g) {
             for (int p = 0; COPIES && p < 4; ++p) {
@@ -123,43 +127,37 @@ void block(const Source& w, const Rows& x, int num_groups, float* acc) {
             for (int p = 0; p < PAIRS; ++p) {
                 Quad w0, w1;
                 w.pair(g, h * PAIRS + p, w0, w1);
-#pragma GCC unroll 16
-                for (int r = 0; r < R; ++r) dots[r].pair(w0, w1, q + r * row * GROUP + p * 8);
+                add_pair(dots, w0, w1, q + p * 8, row * GROUP);
             }
-            const Floats scale = w.scale(g, h);
+            const Floats scale = w.scale(g, h), min = F::MINS ? w.min(g, h) : scale;
 #pragma GCC unroll 16
-            for (int r = 0; r < R; ++r)
-                store(acc + r * TILE, fma(dots[r].finish(), mul(scale, all(x.scales[r * row + g])), load(acc + r * TILE)));
-            if (!F::MINS) continue;
-            const Floats min = w.min(g, h);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r)
-                store(acc + r * TILE, fma(min, all(x.sums[(r * row + g) * F::HALVES + h]), load(acc + r * TILE)));
+            for (int r = 0; r < R; ++r) {
+                Floats y = load(acc + r * TILE);
+                y = fma(dots[r].finish(), mul(scale, all(x.scales[r * row + g])), y);
+                if (F::MINS) y = fma(min, all(x.sums[(r * row + g) * F::HALVES + h]), y);
+                store(acc + r * TILE, y);
+                keep_memory(acc + r * TILE);
+            }
         }
 }
 
 // The same for any number of rows up to R.
-template <class Source, int R = BLOCK_ROWS>
+template <class Source, int R = Source::Format::Dot::ROWS>
 inline void blocks(int num_rows, const Source& w, const Rows& x, int num_groups, float* acc) {
     if (num_rows == R) return block<Source, R>(w, x, num_groups, acc);
     if constexpr (R > 1) blocks<Source, R - 1>(num_rows, w, x, num_groups, acc);
 }
 
 // acc[num_rows][TILE] = rows from `row` on times one tile.
-template <class F>
-void few_rows(const Matrix& w, const Activations& x, int row, int num_rows, int tile, float* acc) {
+template <class Source>
+void tile_rows(const Matrix& w, const Activations& x, int row, int num_rows, int tile, float* acc) {
+    using F = typename Source::Format;
+    constexpr int ROWS = F::Dot::ROWS;
+    const int num_blocks = (num_rows + ROWS - 1) / ROWS;
     for (int i = 0; i < num_rows * TILE; ++i) acc[i] = 0;
-    blocks(num_rows, Stored<F>(w, tile, 0), Rows(x, row, 0, F::HALVES), w.num_groups, acc);
-}
-
-template <class F>
-void many_rows(const Matrix& w, const Activations& x, int row, int num_rows, int tile, float* acc) {
-    for (int i = 0; i < num_rows * TILE; ++i) acc[i] = 0;
-    Unpacked<F> panel;
-    const int num_blocks = (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    for (int group = 0; group < w.num_groups; group += PANEL_GROUPS) {
-        const int num_groups = w.num_groups - group < PANEL_GROUPS ? w.num_groups - group : PANEL_GROUPS;
-        panel.fill(Stored<F>(w, tile, group), num_groups);
+    for (int group = 0; group < w.num_groups; group += Source::GROUPS) {
+        const int left = w.num_groups - group, num_groups = left < Source::GROUPS ? left : Source::GROUPS;
+        const Source panel(w, tile, group, num_groups);
         for (int b = 0; b < num_blocks; ++b) {
             const Range rows = share(num_rows, num_blocks, b);
             const Rows part(x, row + rows.begin, group, F::HALVES);
@@ -174,7 +172,7 @@ void quantised_linear(const Matrix& w, const Activations& x, Range rows, Range t
     for (int row = rows.begin; row < rows.end; row += CHUNK_ROWS) {
         const int num_rows = rows.end - row < CHUNK_ROWS ? rows.end - row : CHUNK_ROWS;
         for (int tile = tiles.begin; tile < tiles.end; ++tile) {
-            (num_rows <= BLOCK_ROWS ? few_rows<F> : many_rows<F>)(w, x, row, num_rows, tile, acc);
+            (num_rows < MANY_ROWS ? tile_rows<Stored<F>> : tile_rows<Unpacked<F>>)(w, x, row, num_rows, tile, acc);
             float* to = out.to + (row - rows.begin) * out.stride + size_t(tile - tiles.begin) * TILE;
             for (int r = 0; r < num_rows; ++r) finish(w, tile, load(acc + r * TILE), out, to + r * out.stride);
         }

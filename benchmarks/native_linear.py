@@ -1,0 +1,187 @@
+"""How much of the machine do the native linear kernels use? `python benchmarks/native_linear.py [--rows 1,8,64] [--threads 1,2]`
+
+For each shape and number of rows: products a second (an addition and a multiplication count as two), bytes of weights a second,
+the share of what this CPU could do with the instructions at hand, and torch's float32 product of the same shape in the same
+interleaved run. Weights are either `cold` (copies of more than COLD_BYTES take turns, as the layers of a model do) or `warm`.
+Times are CPU times of the threads that compute, so a shared machine disturbs them little; the best of several rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes as c
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from octavo.kernels.native import library, structs
+from octavo.kernels.native.structs import GROUP, TILE, Format, ScaleType
+
+COLD_BYTES = 96 << 20
+PRODUCTS_A_CYCLE = {
+    Format.U4: 64,
+    Format.U8: 51,
+    Format.Q8: 32,
+    Format.F32: 16,
+    Format.BF16: 16,
+}  # AVX2; how: columns_avx2.hpp
+CASES = (
+    (576, 960, Format.U4),
+    (576, 576, Format.U4),
+    (576, 3072, Format.U4),
+    (1536, 576, Format.U4),
+    (576, 3072, Format.U8),
+    (576, 3072, Format.Q8),
+    (576, 49152, Format.Q8),
+    (576, 960, Format.F32),
+)
+CLOCK = 'void chain(long n) { for (long i = 0; i < n; i += 8) __asm__ volatile(%s : "+r"(n)); }' % " ".join(
+    ['"add $1, %0\\n sub $1, %0\\n"'] * 4
+)
+
+
+class Work(NamedTuple):
+    """One product: what is read, and what to call."""
+
+    matrices: list[structs.Matrix]
+    rows: structs.Activations
+    num_rows: int
+    keep: list[Any]  # the memory behind
+
+
+def clock_ghz() -> float:
+    """By a chain of additions that wait for each other."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder) / "clock.c", Path(folder) / "clock.so"
+        source.write_text(CLOCK)
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", str(source), "-o", str(made)], check=True)
+        chain, count = c.CDLL(str(made)).chain, 80_000_000
+        best = min(_timed(lambda: chain(c.c_long(count))) for _ in range(3))
+    return count / best / 1e9
+
+
+def _timed(function: Any) -> float:
+    start = time.thread_time()
+    function()
+    return time.thread_time() - start
+
+
+def make_work(k: int, n: int, kind: Format, num_rows: int, num_copies: int) -> Work:
+    rng = np.random.default_rng(1)
+    groups, tiles = k // GROUP, n // TILE
+    keep: list[Any] = []
+
+    def room(array: np.ndarray) -> int:
+        raw = np.empty(array.nbytes + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        raw[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        keep.append(raw)
+        return int(raw.ctypes.data) + start
+
+    def matrix() -> structs.Matrix:
+        shape = (tiles, groups, TILE)
+        if kind == Format.F32:
+            pointers: list[int | None] = [room(rng.standard_normal((n, k), np.float32)), None, None, None]
+        else:
+            num_bytes = n * k // (2 if kind == Format.U4 else 1)
+            elements = rng.integers(0, 64 if kind == Format.U8 else 256, num_bytes, np.uint8)
+            scales = rng.standard_normal(shape, np.float32).astype(np.float16)
+            pointers = [room(elements), room(scales), None if kind == Format.Q8 else room(scales), None]
+        return structs.Matrix(kind, ScaleType.F16, n, k, tiles, groups, 1, 0, *pointers)
+
+    x = rng.standard_normal((num_rows, k), np.float32)
+    arrays = [np.zeros((num_rows, k), np.int8), *(np.zeros((num_rows, groups * w), np.float32) for w in (1, 1, 2, 1))]
+    rows = structs.Activations(*(room(array) for array in [*arrays, x]), groups)
+    for row in range(num_rows):
+        library.load().octavo_quantize(library.table(), c.c_void_p(x[row].ctypes.data), k, c.byref(rows), row)
+    return Work([matrix() for _ in range(num_copies)], rows, num_rows, keep)
+
+
+def rate(work: Work, num_threads: int, min_s: float, table: Any) -> float:
+    """Products a second, summed over the threads, each of which computes its share of the columns of every copy."""
+    tiles = work.matrices[0].num_tiles
+    function = library.load().octavo_linear
+    out = np.zeros((work.num_rows, tiles * TILE), np.float32)
+    rates = [0.0] * num_threads
+
+    def run(thread: int) -> None:
+        first, last = tiles * thread // num_threads, tiles * (thread + 1) // num_threads
+        output = structs.Output(out.ctypes.data + first * TILE * 4, tiles * TILE, False)
+        numbers = (c.c_int32 * 4)(0, work.num_rows, first, last)
+        calls = [(table, c.byref(w), c.byref(work.rows), numbers, c.byref(output)) for w in work.matrices]
+        spent, done = 0.0, 0
+        while spent < min_s:
+            start = time.thread_time()
+            for call in calls:
+                function(*call)
+            spent += time.thread_time() - start
+            done += len(calls)
+        rates[thread] = done * work.num_rows * (last - first) * TILE * work.matrices[0].k / spent
+
+    threads = [threading.Thread(target=run, args=(thread,)) for thread in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(rates)
+
+
+def torch_rate(k: int, n: int, num_rows: int, num_threads: int, copies: int) -> float:
+    torch.set_num_threads(num_threads)
+    x, weights = torch.randn(num_rows, k), [torch.randn(n, k) for _ in range(copies)]
+    count, start = 0, time.process_time()
+    while (spent := time.process_time() - start) < 0.1 * num_threads:
+        torch.nn.functional.linear(x, weights[count % copies])
+        count += 1
+    return count * num_rows * k * n / spent * num_threads
+
+
+def matrix_bytes(k: int, n: int, kind: Format) -> int:
+    if kind == Format.F32:
+        return 4 * k * n
+    return k * n // (2 if kind == Format.U4 else 1) + k // GROUP * n * 2 * (1 if kind == Format.Q8 else 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default="1,2,4,6,8,16,32,64,256,512")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--cases", default=",".join(map(str, range(len(CASES)))))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--table", default="")
+    parser.add_argument("--torch", action=argparse.BooleanOptionalAction, default=True)
+    args = parser.parse_args()
+    table = library.table(args.table)
+    ghz = clock_ghz()
+    print(f"{library.load().octavo_table_name(table).decode()}, {ghz:.2f} GHz by a chain of additions")
+    print("  K x N           rows threads weights     GOP/s   of peak    GB/s   torch f32  ratio")
+    for case, num_threads in ((int(i), int(t)) for i in args.cases.split(",") for t in args.threads.split(",")):
+        k, n, kind = CASES[case]
+        size = matrix_bytes(k, n, kind)
+        for num_rows in map(int, args.rows.split(",")):
+            for cold in (True, False) if num_rows <= 8 else (False,):
+                copies = -(-COLD_BYTES // size) if cold else 1
+                work = make_work(k, n, kind, num_rows, copies)
+                best, peer = 0.0, 0.0
+                for _ in range(args.rounds):
+                    best = max(best, rate(work, num_threads, 0.05, table))
+                    if args.torch:
+                        peer = max(
+                            peer, torch_rate(k, n, num_rows, num_threads, -(-COLD_BYTES // (4 * k * n)) if cold else 1)
+                        )
+                peak = PRODUCTS_A_CYCLE[kind] * ghz * 1e9 * num_threads
+                words = (
+                    f"  {k:4d} x {n:5d} {kind.name:4s} {num_rows:4d} {num_threads:7d} {'cold' if cold else 'warm':7s}"
+                )
+                words += f" {2 * best / 1e9:8.1f} {best / peak:8.1%} {best / (k * n * num_rows) * size / 1e9:8.1f}"
+                print(words + (f" {2 * peer / 1e9:10.1f} {best / peer:7.2f}" if args.torch else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()
