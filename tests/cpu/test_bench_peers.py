@@ -136,6 +136,15 @@ def test_what_a_server_can_do_is_asked() -> None:
         assert probe(Target(url=locked.url, api_key="secret")).forms[0] == "tokens"
 
 
+def test_a_server_is_asked_for_the_model_that_was_named() -> None:
+    with stub(StubConfig(model="known")) as server:
+        assert probe(Target(url=server.url, model="folder/of its own")).model == "folder/of its own"
+        assert {one.body["model"] for one in server.requests} == {"folder/of its own"}
+        peer = Peer(name="first", url=server.url, served="other")
+        with pytest.raises(BenchError, match="has no model 'other'; it lists known"):
+            compare_peers([peer], ROWS, SuiteOptions(form="auto"), calibrate)
+
+
 def abilities(*forms: str) -> Abilities:
     return Abilities(model="m", forms=forms, ignore_eos=True, usage=True)
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.bench.model import Slo
-from octavo.bench.slo import UNITS_S, parse_duration, parse_slo
+from octavo.bench.slo import parse_slo
+from octavo.durations import UNITS_S, parse_duration
 from octavo.errors import ConfigError
 
 

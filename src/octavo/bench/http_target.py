@@ -108,7 +108,9 @@ def _first_model(client: httpx.Client, target: Target) -> str:
     except httpx.HTTPError as error:
         raise BenchError(f"cannot ask {target.base}/v1/models: {str(error) or type(error).__name__}") from None
     except (ValueError, KeyError, TypeError, IndexError):
-        raise BenchError(f"{target.base}/v1/models lists no model; is this an OpenAI-compatible server?") from None
+        raise BenchError(
+            f"{target.base}/v1/models lists no model; name the one it serves, if this is an OpenAI server"
+        ) from None
 
 
 def _body(model: str, form: str, *, ignore_eos: bool) -> dict[str, Any]:

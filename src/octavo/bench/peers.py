@@ -29,6 +29,7 @@ class Peer(msgspec.Struct, kw_only=True):
 
     name: str
     url: str
+    served: str = ""  # the model to ask for; empty: the first that the server lists
     abilities: Abilities | None = None
     command: str = ""  # if it was started here
     ready_s: float | None = None
@@ -141,7 +142,7 @@ def _reach(peers: Sequence[Peer], say: Say, api_keys: dict[str, str]) -> list[Ht
     for peer in peers:
         if peer.dead:  # it did not even start
             continue
-        target = Target(url=peer.url, api_key=api_keys.get(peer.name, ""))
+        target = Target(url=peer.url, model=peer.served, api_key=api_keys.get(peer.name, ""))
         try:
             peer.abilities = probe(target)
         except OctavoError as error:

@@ -218,7 +218,7 @@ def _first_line(file: str) -> str:
 
 def _plan_options(seed: int, rate: float, speed: float, duration: str, num_requests: int) -> PlanOptions:
     from octavo.bench.plan import PlanOptions
-    from octavo.bench.slo import parse_duration
+    from octavo.durations import parse_duration
 
     return PlanOptions(
         seed=seed,

@@ -39,6 +39,9 @@ def peers(
         typer.Option(help="name='command {port} ...': start this server here, measure its start and memory, end it."),
     ] = None,
     model: Annotated[str, typer.Option(help="For name=auto: a catalogue name or a .gguf file.")] = DEFAULT_MODEL,
+    served: Annotated[
+        list[str] | None, typer.Option(help="name=MODEL: what that server calls the model, where it lists none.")
+    ] = None,
     rows: Rows = "",
     suite_name: Annotated[str, typer.Option("--suite", help="Whose rows.")] = "cpu",
     rounds: Annotated[int, typer.Option(help="Each is A B C; four or more give narrow intervals.", min=1)] = 3,
@@ -63,14 +66,12 @@ def peers(
     from octavo.bench.suite_rows import choose_rows, find_suite
 
     urls, commands = parse_pairs(servers or [], "URL"), parse_pairs(start or [], "command")
-    if both := sorted(urls.keys() & commands.keys()):
-        raise ConfigError(f"{both[0]!r} is given as a URL and with --start; give it another name")
-    if not urls and not commands:
-        raise ConfigError("no server to measure; give name=url, or --start name='command {port}'")
+    _check_names(urls, commands)
     chosen = choose_rows(find_suite(suite_name), rows, quick=quick)
     keys = {name: _first_line(path) for name, path in parse_pairs(api_key_file or [], "FILE").items()}
-    if unknown := sorted(keys.keys() - urls.keys() - commands.keys()):
-        raise ConfigError(f"--api-key-file {unknown[0]}=...: there is no server of that name")
+    models = parse_pairs(served or [], "MODEL")
+    _check_known("--api-key-file", keys, {*urls, *commands})
+    _check_known("--served", models, {*urls, *commands})
     job = Job(suite_name, chosen, rounds, seed, vocab_size=vocab_size, form=form)
     to_start = {name: _automatic(name, model) for name, url in urls.items() if url == AUTO}
     to_start |= {name: _own(command) for name, command in commands.items()}
@@ -82,9 +83,23 @@ def peers(
                 found.append(_start(stack, name, to_start[name], running))
             else:
                 found.append(Peer(name=name, url=urls[name]))
+        for peer in found:
+            peer.served = models.get(peer.name, "")
         result = _run(job, found, keys, out, running)
     finish(result, out, markdown)
     raise typer.Exit(ended() or (0 if result.complete else 1))
+
+
+def _check_names(urls: dict[str, str], commands: dict[str, str]) -> None:
+    if both := sorted(urls.keys() & commands.keys()):
+        raise ConfigError(f"{both[0]!r} is given as a URL and with --start; give it another name")
+    if not urls and not commands:
+        raise ConfigError("no server to measure; give name=url, or --start name='command {port}'")
+
+
+def _check_known(flag: str, given: dict[str, str], names: set[str]) -> None:
+    if unknown := sorted(given.keys() - names):
+        raise ConfigError(f"{flag} {unknown[0]}=...: there is no server of that name")
 
 
 def _own(command: str) -> Callable[[int], list[str]]:

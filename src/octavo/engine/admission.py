@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import msgspec
 
 from octavo.errors import InvalidRequestError
 from octavo.kvcache.fit import check_fits
+from octavo.scheduler.classes import ServiceClasses
 from octavo.types import EngineInfo, Request, SamplingParams, Submission
 
 
@@ -20,6 +22,7 @@ class RequestDefaults:
 
     eos_token_ids: frozenset[int] = frozenset()  # end a sequence unless ignore_eos
     seed: int = 0  # from which requests without a seed get theirs
+    classes: ServiceClasses = dataclasses.field(default_factory=ServiceClasses)
 
 
 def complete(submission: Submission, info: EngineInfo, defaults: RequestDefaults) -> Request:
@@ -45,6 +48,7 @@ def complete(submission: Submission, info: EngineInfo, defaults: RequestDefaults
         arrival_s=submission.arrival_s,
         priority=submission.priority,
         tenant=submission.tenant,
+        service_class=defaults.classes.find(submission.service_class),
     )
 
 

@@ -1,0 +1,113 @@
+"""What did a replay come to? Promises kept and broken by class, the gap between tenants, in the words of the report."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from octavo.scheduler.service import OUTPUT_WEIGHT
+from octavo.simulator.traffic import Arrival
+from octavo.types import Plan, RequestTimings, ServiceClass
+
+
+@dataclass(slots=True)
+class FairnessMeter:
+    """Service of tenants while they wait for more.
+
+    ``gap``: the largest change of the difference in service between two tenants over a time in which both had requests
+    waiting: what the theorem of VTC bounds. ``jain``: Jain's index over each tenant's service per second while it and
+    another one waited; 1 if nobody ever had to share.
+    """
+
+    gap: float = 0.0
+    _waiting: dict[str, str] = field(default_factory=dict)  # request -> tenant
+    _num_waiting: dict[str, int] = field(default_factory=dict)
+    _service: dict[str, float] = field(default_factory=dict)
+    _shared_s: dict[str, float] = field(default_factory=dict)
+    _shared_service: dict[str, float] = field(default_factory=dict)
+    _ranges: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def came(self, request_id: str, tenant: str) -> None:
+        self._waiting[request_id] = tenant
+        self._num_waiting[tenant] = self._num_waiting.get(tenant, 0) + 1
+        self._service.setdefault(tenant, 0.0)
+
+    def stepped(self, plan: Plan, seconds: float) -> None:
+        """Account for one step; called before its result is."""
+        backlogged = sorted(tenant for tenant, count in self._num_waiting.items() if count)
+        before = dict(self._service) if len(backlogged) > 1 else {}
+        service, waiting = self._service, self._waiting
+        for request, _, num_tokens, _, samples in plan.requests:
+            service[request.tenant] += (num_tokens if num_tokens > 1 else 0) + (OUTPUT_WEIGHT if samples else 0.0)
+            if waiting and (tenant := waiting.pop(request.request_id, None)) is not None:
+                self._num_waiting[tenant] -= 1
+        if len(backlogged) < 2:
+            self._ranges.clear()
+            return
+        for tenant in backlogged:
+            self._shared_s[tenant] = self._shared_s.get(tenant, 0.0) + seconds
+            gained = service[tenant] - before[tenant]
+            self._shared_service[tenant] = self._shared_service.get(tenant, 0.0) + gained
+        ranges = {}
+        for pair in itertools.combinations(backlogged, 2):
+            was, now = before[pair[0]] - before[pair[1]], service[pair[0]] - service[pair[1]]
+            low, high = self._ranges.get(pair, (was, was))
+            ranges[pair] = (min(low, now), max(high, now))
+            self.gap = max(self.gap, ranges[pair][1] - ranges[pair][0])
+        self._ranges = ranges
+
+    @property
+    def jain(self) -> float:
+        rates = [self._shared_service[tenant] / s for tenant, s in self._shared_s.items() if s > 0]
+        squares = sum(rate * rate for rate in rates)
+        return sum(rates) ** 2 / (len(rates) * squares) if len(rates) > 1 and squares > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One request of a replay, from its arrival to its end."""
+
+    arrival: Arrival
+    timings: RequestTimings
+    promise: ServiceClass
+
+    @property
+    def kept_promise(self) -> bool:
+        """First token and mean time per token as promised, first served within ``max_wait``."""
+        promised = (
+            (self.timings.ttft_s, self.promise.ttft_s),
+            (self.timings.tpot_s, self.promise.tpot_s),
+            (self.timings.queue_s, self.promise.max_wait_s),
+        )
+        return all(limit is None or (value or 0.0) <= limit for value, limit in promised)
+
+    @property
+    def waited_too_long(self) -> bool:
+        limit = self.promise.max_wait_s
+        return limit is not None and (self.timings.queue_s or 0.0) > limit
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """The smallest value that is not below a share ``q`` of them; None for none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def by_class(ended: Sequence[Ended]) -> Mapping[str, dict[str, float | int | None]]:
+    """``classes.<name>`` of the report."""
+    found: dict[str, dict[str, float | int | None]] = {}
+    for name in sorted({one.promise.name for one in ended}):
+        own = [one for one in ended if one.promise.name == name]
+        ttft = [one.timings.ttft_s for one in own if one.timings.ttft_s is not None]
+        tpot = [one.timings.tpot_s for one in own if one.timings.tpot_s is not None]
+        found[name] = {
+            "ttft_p50_s": quantile(ttft, 0.5),
+            "ttft_p99_s": quantile(ttft, 0.99),
+            "tpot_p99_s": quantile(tpot, 0.99),
+            "max_wait_s": max((one.timings.queue_s or 0.0 for one in own), default=None),
+            "violations": sum(not one.kept_promise for one in own),
+            "requests": len(own),
+        }
+    return found

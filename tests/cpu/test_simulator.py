@@ -1,0 +1,304 @@
+"""The virtual world: the same engine, another clock. And what it says of ten situations that real servers got wrong."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from octavo.cli.main import run
+from octavo.errors import ConfigError, ContextLengthError, InvalidRequestError
+from octavo.scheduler.classes import BUILT_IN, ServiceClasses, parse_classes
+from octavo.scheduler.policies import POLICIES
+from octavo.scheduler.step_time import StepLoad
+from octavo.simulator.books import FairnessMeter, quantile
+from octavo.simulator.compare import compare
+from octavo.simulator.machine import MACHINES, find_machine
+from octavo.simulator.replay import Replay, Setup, replay
+from octavo.simulator.traffic import Arrival, Mix, arrivals_of, at_rate
+from octavo.types import Plan, PlannedRequest, Request, SamplingParams
+
+MACHINE = find_machine("h200-8b")
+
+
+def poisson(
+    count: int, per_second: float, num_prompt: int = 1000, num_output: int = 60, seed: int = 0
+) -> list[Arrival]:
+    rng, now, found = random.Random(seed), 0.0, []
+    for i in range(count):
+        now += rng.expovariate(per_second)
+        level = i % 3
+        found.append(
+            Arrival(f"r{i}", now, num_prompt, num_output, 1000, BUILT_IN[level].name, f"t{i % 2}", priority=level)
+        )
+    return found
+
+
+def test_the_same_seed_gives_the_same_replay() -> None:
+    arrivals = poisson(60, 20.0)
+
+    def told(seed: int) -> list[object]:
+        return [one.timings for one in replay("slo", arrivals, Setup(MACHINE, seed=seed)).ended]
+
+    assert told(1) == told(1)
+    assert told(1) != told(2)
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_every_arrival_ends_once_with_its_own_length(policy: str) -> None:
+    arrivals = poisson(80, 60.0, num_prompt=2000)
+    done = replay(policy, arrivals, Setup(MACHINE, max_num_running=16))
+    assert sorted(one.arrival.request_id for one in done.ended) == sorted(one.request_id for one in arrivals)
+    assert done.output_tokens_per_s == pytest.approx(80 * 60 / done.virtual_s)
+    assert done.forecast_error < 0.2
+
+
+def test_machines_get_slower_with_work() -> None:
+    for machine in MACHINES.values():
+        empty = machine.seconds(StepLoad(0, 1))
+        assert empty == pytest.approx(machine.overhead_s + machine.weights_s, rel=0.01)
+        for more in (StepLoad(500, 1), StepLoad(0, 300), StepLoad(0, 1, 10**6), StepLoad(0, 1, 0, 1e8)):
+            assert machine.seconds(more) > empty
+
+
+def request(name: str, tenant: str) -> Request:
+    return Request(name, [1] * 10, 10, SamplingParams(), 5, frozenset(), 0.0, tenant=tenant)
+
+
+def test_the_gap_counts_only_while_both_wait() -> None:
+    meter = FairnessMeter()
+    a, b = request("a", "x"), request("b", "y")
+    meter.came("a", "x")
+    meter.stepped(Plan(1, (PlannedRequest(a, 0, 10, (), True),)), 1.0)
+    assert (meter.gap, meter.jain) == (0.0, 1.0), "nobody else waited"
+    for i in range(3):
+        meter.came(f"a{i}", "x")
+        meter.came(f"b{i}", "y")
+    meter.stepped(Plan(2, (PlannedRequest(request("a0", "x"), 0, 10, (), True),)), 1.0)
+    assert meter.gap == 12.0
+    meter.stepped(Plan(3, (PlannedRequest(b, 0, 10, (), True),)), 1.0)
+    assert meter.gap == 12.0
+    assert meter.jain == 1.0
+
+
+def test_quantiles_are_values_that_occurred() -> None:
+    assert quantile([], 0.5) is None
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert quantile(list(range(100)), 0.99) == 98
+
+
+def test_a_trace_is_repeated_and_rescaled() -> None:
+    class Row:
+        hash_ids = ()
+
+        def __init__(self, arrival_s: float, num_prompt_tokens: int) -> None:
+            self.arrival_s, self.num_prompt_tokens, self.num_output_tokens = arrival_s, num_prompt_tokens, 7
+
+    rows = [Row(0.0, 10), Row(1.0, 20), Row(3.0, 10_000)]
+    arrivals = arrivals_of(rows, 7, ServiceClasses(), Mix((1.0, 0.0, 0.0), longest=1000))
+    assert [one.num_prompt_tokens for one in arrivals] == [10, 20, 10, 20, 10, 20, 10]
+    assert {one.service_class for one in arrivals} == {"interactive"}
+    assert all(a.arrival_s <= b.arrival_s for a, b in itertools.pairwise(arrivals))
+    assert 7 / at_rate(arrivals, 5.0)[-1].arrival_s == pytest.approx(5.0)
+
+
+# -- ten situations from real reports ----------------------------------------------------------------------------------
+
+
+def of(done: Replay, *names: str) -> dict[str, float]:
+    """Time to first token by request id."""
+    return {one.arrival.request_id: one.timings.ttft_s or 0.0 for one in done.ended if one.arrival.request_id in names}
+
+
+def late(done: Replay, name: str) -> int:
+    return sum(not one.kept_promise for one in done.ended if one.promise.name == name)
+
+
+def test_1_an_urgent_waiter_against_full_slots() -> None:
+    long_ones = [Arrival(f"b{i}", 0.0, 500, 5000, 6000, "batch") for i in range(8)]
+    arrivals = [*long_ones, Arrival("urgent", 1.0, 200, 5, 10, "interactive", priority=-1)]
+    setup = Setup(MACHINE, max_num_running=8)
+    assert of(replay("fcfs", arrivals, setup), "urgent")["urgent"] > 5.0
+    for policy in ("priority", "slo"):
+        assert of(replay(policy, arrivals, setup), "urgent")["urgent"] < 0.5, policy
+
+
+def test_3_cache_friendly_traffic_against_a_request_with_no_shared_prefix() -> None:
+    family = [Arrival(f"f{i}", i * 0.01, 1500, 20, 50, "standard", hash_ids=(1, 2, i)) for i in range(150)]
+    stranger = Arrival("stranger", 0.5, 1500, 20, 50, "standard", "other", hash_ids=(7, 8, 9))
+    arrivals = sorted([*family, stranger], key=lambda one: one.arrival_s)
+    for policy in ("dlpm", "slo"):
+        assert of(replay(policy, arrivals, Setup(MACHINE, max_num_running=8)), "stranger")["stranger"] < 2.0, policy
+
+
+def test_4_a_short_request_behind_a_600k_prefill() -> None:
+    arrivals = [Arrival("huge", 0.0, 600_000, 5, 10, "batch"), Arrival("short", 0.5, 101, 5, 10, "interactive")]
+    assert of(replay("fcfs", arrivals, Setup(MACHINE)), "short")["short"] > 10.0
+    assert of(replay("slo", arrivals, Setup(MACHINE)), "short")["short"] < 0.5
+
+
+def test_5_a_long_prefill_leaves_decodes_their_rate() -> None:
+    talks = [Arrival(f"d{i}", 0.0, 100, 300, 400, "interactive") for i in range(8)]
+    arrivals = [*talks, Arrival("long", 1.0, 200_000, 5, 10, "batch")]
+    assert late(replay("fcfs", arrivals, Setup(MACHINE, max_step_tokens=4096)), "interactive") == 8
+    assert late(replay("slo", arrivals, Setup(MACHINE, max_step_tokens=4096)), "interactive") == 0
+
+
+def test_6_one_greedy_tenant_against_nine_polite_ones() -> None:
+    rng = random.Random(3)
+    greedy = [Arrival(f"g{i}", 0.001 * i, 1000, 30, 100, "standard", "greedy") for i in range(600)]
+    polite = [Arrival(f"p{i}", rng.uniform(0, 10), 1000, 30, 100, "standard", f"p{i % 9}") for i in range(90)]
+    arrivals = sorted([*greedy, *polite], key=lambda one: one.arrival_s)
+
+    def broken(policy: str) -> int:
+        done = replay(policy, arrivals, Setup(MACHINE, max_num_running=32))
+        return sum(not one.kept_promise for one in done.ended if one.arrival.tenant != "greedy")
+
+    assert broken("fcfs") > 40
+    assert broken("vtc") <= 5
+    assert broken("slo") <= 5
+
+
+def test_7_goodput_stays_flat_in_overload() -> None:
+    def goodput(policy: str, factor: float) -> float:
+        arrivals = poisson(int(200 * factor), 30.0 * factor)
+        return replay(policy, arrivals, Setup(MACHINE)).goodput_rps
+
+    knee = goodput("slo", 1.0)
+    assert goodput("slo", 1.5) > 0.95 * knee
+    assert goodput("slo", 3.0) > 0.95 * knee
+
+
+def test_9_a_never_fitting_request_is_refused_and_holds_nobody_up() -> None:
+    arrivals = [
+        Arrival("a", 0.0, 100, 5, 10),
+        Arrival("never", 0.1, MACHINE.kv_tokens + 1, 5, 10),
+        Arrival("b", 0.2, 100, 5, 10),
+    ]
+    done = replay("slo", arrivals, Setup(MACHINE))
+    ((refused, error),) = done.refused
+    assert refused.request_id == "never" and isinstance(error, ContextLengthError)
+    assert sorted(one.arrival.request_id for one in done.ended) == ["a", "b"]
+
+
+def test_10_clients_that_lie_about_length_or_priority_gain_nothing() -> None:
+    def mean_ttft(policy: str, **lie: int) -> float:
+        honest = poisson(100, 40.0)
+        liars = [
+            Arrival(f"l{i}", one.arrival_s, 1000, 60, **({"max_tokens": 1000, "priority": 1} | lie), tenant="liar")
+            for i, one in enumerate(honest)
+        ]
+        both = sorted([*honest, *liars], key=lambda one: one.arrival_s)
+        times = of(replay(policy, both, Setup(MACHINE)), *(one.request_id for one in liars))
+        return sum(times.values()) / len(times)
+
+    assert mean_ttft("slo", max_tokens=61, priority=-100) == pytest.approx(mean_ttft("slo"), rel=0.02)
+    assert mean_ttft("priority", priority=-100) < 0.5 * mean_ttft("priority", priority=100)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_compare_writes_what_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    json_path, html_path = tmp_path / "out.json", tmp_path / "report.html"
+    line = "schedule compare --trace azure-code --policies fcfs,slo --num-requests 60"
+    assert run([*line.split(), "--json", str(json_path), "--html", str(html_path)]) == 0
+    report = json.loads(json_path.read_text())
+    for name in ("fcfs", "slo"):
+        figures = report["policies"][name]
+        assert {"output_tokens_per_s", "goodput_rps", "max_wait_exceeded", "fairness_gap_tokens", "jain"} <= set(
+            figures
+        )
+        for one in ("interactive", "standard", "batch"):
+            wanted = {"ttft_p50_s", "ttft_p99_s", "tpot_p99_s", "violations", "requests"}
+            assert wanted <= set(figures["classes"][one])
+        assert sum(one["requests"] for one in figures["classes"].values()) == 60
+    page = html_path.read_text()
+    assert page.count("<svg") == 4
+    assert not re.search(r'(src|href)="https?:', page)
+    assert "goodput" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--policies fcfs,lottery", "unknown policy 'lottery'"),
+        ("--policies ,", "policies is empty"),
+        ("--machine abacus", "unknown machine 'abacus'"),
+        ("--trace nowhere", "samples in the package"),
+        ("--shares 1,2", "expected one, zero or more, for each"),
+        ("--shares 1,2,x", "expected numbers"),
+        ("--lengths magic", "unknown lengths 'magic'"),
+        ("--classes /nowhere/c.toml", "/nowhere/c.toml"),
+    ],
+)
+def test_bad_flags_are_one_clear_error(flags: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schedule", "compare", "--num-requests", "5", *flags.split()]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_trace_line_out_of_order_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,input_length,output_length\n0,10,5\n5,10,5\n3,10,5\n")
+    assert run(["schedule", "compare", "--trace", str(path)]) == 1
+    assert "t.csv:4: out of order" in capsys.readouterr().err
+
+
+CLASSES = """
+default = "chat"
+[[class]]
+name = "chat"
+ttft = "400ms"
+tpot = "40ms"
+max_wait = "10s"
+weight = 2
+when_full = "refuse"
+[[class]]
+name = "bulk"
+max_wait = "60s"
+"""
+
+
+def test_classes_from_toml() -> None:
+    classes = parse_classes(CLASSES, "c.toml")
+    chat, bulk = classes.all
+    assert (chat.ttft_s, chat.tpot_s, chat.max_wait_s, chat.weight, chat.when_full) == (0.4, 0.04, 10.0, 2.0, "refuse")
+    assert (bulk.ttft_s, bulk.max_wait_s, bulk.when_full) == (None, 60.0, "admit")
+    assert classes.find("") is chat
+    with pytest.raises(InvalidRequestError, match="unknown service_class 'chatt'; did you mean 'chat'"):
+        classes.find("chatt")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"400ms"', '"400"', "has no unit"),
+        ('"400ms"', '"-1s"', "above zero"),
+        ("weight = 2", "weight = -1", "weight = -1: expected a number above zero"),
+        ('max_wait = "10s"', 'max_wait = "100ms"', "max_wait = 0.1 s is below ttft = 0.4 s"),
+        ('name = "bulk"', 'name = "chat"', "given twice"),
+        ('default = "chat"', 'default = "chit"', "unknown service_class 'chit'"),
+        ("ttft =", "tftt =", "unknown setting 'tftt'; did you mean 'ttft'"),
+        ("[[class]]", "[class]", "no \\[\\[class\\]\\]|not TOML"),
+        ('when_full = "refuse"', 'when_full = "pray"', "expected one of admit, refuse, degrade"),
+    ],
+)
+def test_contradictory_classes_are_one_clear_error(old: str, new: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_classes(CLASSES.replace(old, new), "c.toml")
+
+
+def test_a_promise_shorter_than_a_step_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(CLASSES.replace("400ms", "1ms"))
+    assert run(["schedule", "compare", "--classes", str(path), "--num-requests", "5"]) == 2
+    assert "ttft = 1 ms, but one step takes at least 5" in capsys.readouterr().err
+
+
+def test_unknown_policies_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="unknown policy"):
+        compare(["fcfs", "nope"], poisson(5, 1.0), Setup(MACHINE))
