@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes as c
+import subprocess
 from itertools import product as combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from native_library import isas, needs_native
 from native_matrices import LARGEST, Rows, Weight, product, quantized, random_weight
 
+from octavo.kernels.native import build as builder
 from octavo.kernels.native import library
 from octavo.kernels.native.structs import GROUP, TILE, Format, ScaleType
 
@@ -29,9 +32,20 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(params=isas())
-def table(request: pytest.FixtureRequest) -> Any:
-    return library.table(request.param)
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The AVX-512 kernels over emulated instructions."""
+    made, source = tmp_path_factory.mktemp("emulated") / "emulated.so", Path(__file__).with_name("native_emulated.cpp")
+    flags = [*(flag for flag in builder.FLAGS if flag != "-O3"), "-shared", f"-I{builder.KERNELS}"]
+    subprocess.run([builder.find_compiler(), *flags, str(source), "-o", str(made)], check=True)
+    function = c.CDLL(str(made)).emulated_table
+    function.restype = c.c_void_p
+    return c.c_void_p(function())
+
+
+@pytest.fixture(params=[*isas(), "avx512-emulated"])
+def table(request: pytest.FixtureRequest, emulated: Any) -> Any:
+    return emulated if request.param == "avx512-emulated" else library.table(request.param)
 
 
 def assert_close(got: np.ndarray, weight: Weight, rows: Rows, onto: np.ndarray | float = 0.0) -> None:
@@ -91,6 +105,20 @@ def test_a_row_is_the_same_bits_in_any_company(table: Any, kind: Format, halves:
         if first < last:
             part = product(table, weight, rows, (3, 12), (first, last))
             assert np.array_equal(part, alone[3:12, first * TILE : last * TILE])
+
+
+@pytest.mark.skipif("avx2" not in isas(), reason="this CPU does not run avx2")
+@pytest.mark.parametrize("kind,halves", KINDS)
+def test_every_width_of_a_register_gives_the_same_bits(emulated: Any, kind: Format, halves: int) -> None:
+    rng = np.random.default_rng(17)
+    avx2 = library.table("avx2")
+    for num_rows, n, k in ((1, 16, 31), (3, 70, 700), (37, 40, 200)):
+        x = rng.standard_normal((num_rows, k))
+        rows, others = quantized(avx2, x), quantized(emulated, x)
+        for name in ("q", "scales", "sums", "half_sums", "offsets", "floats"):
+            assert np.array_equal(getattr(rows, name), getattr(others, name)), name
+        weight = random_weight(rng, kind, n, k, halves, ScaleType.F16)
+        assert np.array_equal(product(avx2, weight, rows), product(emulated, weight, rows))
 
 
 @pytest.mark.parametrize("kind,halves", [pair for pair in KINDS if pair[0] in LARGEST])

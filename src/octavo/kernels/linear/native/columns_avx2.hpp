@@ -58,6 +58,7 @@ inline void keep(__m256i& sum) { __asm__("" : "+x"(sum)); }
 struct DotU4 {
     static constexpr int ROWS = 6;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
+    void start(const int32_t*) {}
     void quad(Quad w, const int8_t* a) {
         const __m256i x = four_bytes(a);
         lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(w.lo, x));
@@ -71,6 +72,7 @@ struct DotU4 {
 struct DotU8 {
     static constexpr int ROWS = 4;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
+    void start(const int32_t*) {}
     static void eight(__m256i& sum, __m256i w0, __m256i w1, const int8_t* a) {
         const __m256i first = _mm256_maddubs_epi16(w0, four_bytes(a)), second = _mm256_maddubs_epi16(w1, four_bytes(a + 4));
         sum = _mm256_add_epi32(sum, sum_pairs(_mm256_add_epi16(first, second)));
@@ -84,6 +86,7 @@ struct DotU8 {
 struct DotQ8 {
     static constexpr int ROWS = 4;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
+    void start(const int32_t*) {}
     static __m256i product(__m256i w, __m256i x) {
         return sum_pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
     }

@@ -5,6 +5,7 @@
 //   Quad    64 bytes: four consecutive elements of K for each column
 //   Dot*    sixteen integer dot products under way, for weights of one kind; add_pair adds eight elements of K for each of some rows: two quads of
 //           weights times eight bytes of activations, which all columns share; rows lie `stride` bytes apart
+//           first `start` is given the group's offset (types.hpp), which only VNNI needs
 //   Group   GROUP floats of one row: largest(|x|), and rounding of x * factor (at most 127) to bytes with a sum for each half
 #pragma once
 
@@ -76,6 +77,7 @@ template <class Byte>  // of a weight
 struct Dot {
     static constexpr int ROWS = 4;
     int32_t v[TILE] = {};
+    void start(const int32_t*) {}
     void pair(const Quad& w0, const Quad& w1, const int8_t* a) {
         for (int i = 0; i < 4 * TILE; ++i) v[i / 4] += Byte(w0.v[i]) * a[i % 4] + Byte(w1.v[i]) * a[4 + i % 4];
     }

@@ -4,7 +4,9 @@
 #pragma once
 
 #include "../../native/pool.hpp"
-#if defined(OCTAVO_AVX2)
+#if defined(OCTAVO_AVX512)
+#include "columns_avx512.hpp"
+#elif defined(OCTAVO_AVX2)
 #include "columns_avx2.hpp"
 #else
 #include "columns_portable.hpp"

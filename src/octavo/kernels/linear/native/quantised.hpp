@@ -102,12 +102,14 @@ struct Rows {
     const int8_t* q;
     const float* scales;
     const float* sums;  // as many for a group as it has halves
-    int groups;         // from one row to the next
+    const int32_t* offsets;
+    int groups;  // from one row to the next
 
     Rows(const Activations& x, int row, int group, int halves) : groups(x.groups) {
         const size_t g = size_t(row) * x.groups + group;
         q = x.q + g * GROUP;
         scales = x.scales + g;
+        offsets = x.offsets + g;
         sums = (halves == 2 ? x.half_sums : x.sums) + g * halves;
     }
 };
@@ -122,6 +124,8 @@ void block(const Source& w, const Rows& x, int num_groups, float* acc) {
 #pragma GCC unroll 2
         for (int h = 0; h < F::HALVES; ++h) {
             typename F::Dot dots[R];
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) dots[r].start(x.offsets + r * row + g);
             const int8_t* q = x.q + g * GROUP + h * (GROUP / 2);
 #pragma GCC unroll 4
             for (int p = 0; p < PAIRS; ++p) {
