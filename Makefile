@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup native serve test lint unit bench-engine wheel clean
+.PHONY: setup native serve test lint unit sanitize bench-engine wheel clean
 
 setup: .venv/.complete
 
@@ -36,7 +36,11 @@ lint: setup
 unit: native
 	$(BIN)/pytest tests/cpu
 
-test: native lint
+# The tests of the native kernels on a debug build: bounds checks, address and undefined-behaviour sanitizers.
+sanitize: native
+	$(BIN)/python tests/support/sanitize.py
+
+test: native lint sanitize
 	$(BIN)/pytest tests --cov --cov-report=term:skip-covered
 
 bench-engine: setup

@@ -7,12 +7,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from native_library import needs_native
 
 from octavo.cli import doctor
 from octavo.cli.main import run
 from octavo.cli.output import FetchProgress, format_bytes, format_count
 from octavo.config import DEFAULT_MODEL
 from octavo.hardware import GPU, Hardware
+from octavo.kernels.native import build, library
 from octavo.models.catalogue import catalogue
 
 
@@ -155,6 +157,33 @@ def test_doctor_and_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "OCTAVO_CACHE" in finding.fix
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1 << 20})())
     assert "free 512 MiB" in doctor._disk(tmp_path / "cache").fix
+
+
+def test_doctor_and_the_native_kernels(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(name: str) -> str | None:
+        return "/usr/bin/apt-get" if name == "apt-get" else None
+
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / "liboctavo.so")
+    monkeypatch.setattr("shutil.which", nothing)
+    finding = doctor._native_kernels()
+    assert (finding.found, finding.fatal) == ("not built", False)
+    assert "torch" in finding.fix
+    assert finding.fix.endswith("(sudo apt-get install g++), then octavo doctor --build-native")
+    assert run(["doctor", "--build-native"]) == 1
+    assert "no C++ compiler" in capsys.readouterr().err
+    monkeypatch.undo()
+    (tmp_path / "liboctavo.so").write_bytes(build.MARKER + b"0123456789abcdef")
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / "liboctavo.so")
+    assert "built from other sources" in doctor._native_kernels().found
+
+
+@needs_native
+def test_doctor_names_the_instruction_set() -> None:
+    finding = doctor._native_kernels()
+    assert finding.fix == ""
+    assert finding.found.startswith(f"for {library.best_isa()}, ")
 
 
 def test_doctor_and_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,11 +71,16 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    build_native: Annotated[
+        bool, typer.Option("--build-native", help="First build the native CPU kernels; needs a C++ compiler.")
+    ] = False,
 ) -> None:
     """What this machine has, what Octavo will use, what is missing and how to get it.
 
     The exit code is 0 if a model can be served.
     """
+    if build_native:
+        _build_native()
     diagnosis = diagnose()
     if as_json:
         print(json.dumps({"can_serve": diagnosis.can_serve, **asdict(diagnosis)}, indent=2, ensure_ascii=False))
@@ -89,7 +94,9 @@ def diagnose() -> Diagnosis:
     from octavo.hardware import detect
 
     hardware = detect()
-    diagnosis = Diagnosis(machine=_machine(hardware), software=[_python(), *_packages(), _torch(hardware)])
+    diagnosis = Diagnosis(
+        machine=_machine(hardware), software=[_python(), *_packages(), _torch(hardware), _native_kernels()]
+    )
     diagnosis.machine.append(_disk(cache_folder()))
     if diagnosis.can_serve:
         diagnosis.settings = _settings()
@@ -170,6 +177,50 @@ def _torch(hardware: Hardware) -> Finding:
         finding.found += "; it cannot use the GPU"
         finding.fix = f"a CUDA build for your driver: {sys.executable} -m pip install --force-reinstall torch"
     return finding
+
+
+def _native_kernels() -> Finding:
+    """Whether the library of C++ kernels is there, and the instruction set it uses. Never fatal: torch can serve."""
+    from octavo.kernels.native import build, library
+
+    try:
+        path = library.find()
+        return Finding("native kernels", f"for {library.best_isa()}, {path}")
+    except OSError as error:
+        finding = Finding("native kernels", str(error), "models on the CPU run on torch, more slowly: ")
+    try:
+        build.find_compiler()
+    except build.NoCompilerError:
+        finding.fix += f"install a C++ compiler ({_compiler_command()}), then "
+    finding.fix += "octavo doctor --build-native"
+    return finding
+
+
+def _compiler_command() -> str:
+    if platform.system() == "Darwin":
+        return "xcode-select --install"
+    managers = {
+        "apt-get": "install g++",
+        "dnf": "install gcc-c++",
+        "zypper": "install gcc-c++",
+        "apk": "add g++",
+        "pacman": "-S gcc",
+    }
+    found = next((name for name in managers if shutil.which(name)), "")
+    return f"sudo {found} {managers[found]}" if found else "g++ or clang++"
+
+
+def _build_native() -> None:
+    from octavo.cli.output import stderr
+    from octavo.kernels.native import library
+
+    console = stderr()
+    console.print("building the native kernels (up to a minute)")
+    try:
+        console.print(f"built {library.make()}", markup=False)
+    except (RuntimeError, OSError) as error:
+        console.print(f"error: the native kernels cannot be built: {error}", markup=False)
+        raise typer.Exit(1) from error
 
 
 def _settings() -> list[Finding]:

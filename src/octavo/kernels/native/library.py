@@ -15,21 +15,17 @@ from octavo.kernels.native import build
 def find() -> Path:
     """The library built from the sources of this package: beside them, else this user's own.
 
-    Raises ``OSError`` with the reason and what to do if there is none.
+    Raises ``OSError`` with the reason if there is none; `octavo doctor` says what to do.
     """
     wanted, own = build.source_hash(), own_library()
     for path in (build.LIBRARY, own):
         if build.built_hash(path) == wanted:
             if path == own and not (_is_ours(own) and _is_ours(own.parent)):
-                raise OSError(
-                    f"{own} could have been written by other users: delete it, then `octavo doctor --build-native`"
-                )
+                raise OSError(f"other users could have written {own}: delete it and build again")
             return path
     if build.LIBRARY.is_file():
-        raise OSError(
-            f"{build.LIBRARY} was built from other sources than these: build it again, `octavo doctor --build-native`"
-        )
-    raise OSError("the native kernels are not built: `octavo doctor --build-native`")
+        raise OSError(f"{build.LIBRARY} was built from other sources than these")
+    raise OSError("not built")
 
 
 def own_library() -> Path:
