@@ -213,12 +213,13 @@ def test_four_bits_are_no_worse_than_the_plain_grid(scale_type: ScaleType, n: in
 
 
 def test_groups_of_one_value_and_of_tiny_values() -> None:
-    values = np.array([[0.0] * 32, [0.25] * 32, [-3.0] * 32, [1e-9] * 31 + [-2e-9], [6e-8] * 31 + [-1e-7]], np.float32)
+    tiny = ([1e-9] * 31 + [-2e-9], [6e-8] * 31 + [-1e-7], [1e-40] * 31 + [-3e-40])
+    values = np.array([[0.0] * 32, [0.25] * 32, [-3.0] * 32, *tiny], np.float32)
     for kind in (Format.Q8, Format.U4):
         for scale_type in ScaleType:
-            got = unpack(packed(Q.F32, float_rows(values, "F32"), MatrixSpec(kind, scale_type, 5, 32)))
-            floor = 2.0**-24 if scale_type == ScaleType.F16 else 0.0  # what a half resolves
-            error, largest = np.abs(got.weights(5, 32) - values).max(axis=1), np.abs(values).max(axis=1)
+            got = unpack(packed(Q.F32, float_rows(values, "F32"), MatrixSpec(kind, scale_type, 6, 32)))
+            floor = 2.0**-24 if scale_type == ScaleType.F16 else 1e-37  # what a half or a float resolves
+            error, largest = np.abs(got.weights(6, 32) - values).max(axis=1), np.abs(values).max(axis=1)
             assert (error <= largest / (250 if kind == Format.Q8 else 20) + floor).all()
             if kind == Format.U4:
                 assert not error[:3].any()

@@ -8,7 +8,7 @@ system keeps large folios in the page cache (Linux 6.16 on ext4, some years earl
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -50,23 +50,28 @@ def has_small_pages(address: int) -> bool:
     """Most of the mapping around ``address`` is in small pages, though this system could give large ones."""
     try:
         offered = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
-        facts = _mapping_facts(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace"), address)
+        with Path("/proc/self/smaps").open(encoding="utf-8", errors="replace") as smaps:
+            facts = _mapping_facts(smaps, address)
     except OSError:
         return False
     large = facts.get("FilePmdMapped", 0) + facts.get("AnonHugePages", 0)
     return "[never]" not in offered and 2 * large < facts.get("Rss", 0)
 
 
-def _mapping_facts(smaps: str, address: int) -> dict[str, int]:
+def _mapping_facts(smaps: Iterable[str], address: int) -> dict[str, int]:
     """The sizes in KiB that Linux tells of the mapping around ``address``; see proc_pid_smaps(5)."""
-    inside, facts = False, {}
-    for line in smaps.splitlines():
-        first, *rest = line.split()
-        if not first.endswith(":"):
-            start, end = (int(bound, 16) for bound in first.split("-"))
-            inside = start <= address < end
-        elif inside and rest[-1] == "kB":
-            facts[first[:-1]] = int(rest[0])
+    inside = False
+    facts: dict[str, int] = {}
+    for line in smaps:
+        if line[0].isupper():  # a fact, not the addresses that begin a mapping
+            name, _, value = line.partition(":")
+            if inside and value.endswith("kB\n"):
+                facts[name] = int(value.split()[0])
+        elif inside:
+            break
+        else:
+            start, _, end = line.partition(" ")[0].partition("-")
+            inside = int(start, 16) <= address < int(end, 16)
     return facts
 
 

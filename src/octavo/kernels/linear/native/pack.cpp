@@ -40,7 +40,7 @@ bool nearest_half(float x, uint16_t* h) {
     const uint32_t bits = std::bit_cast<uint32_t>(x), magnitude = bits & 0x7FFFFFFF;
     const uint16_t sign = uint16_t(bits >> 16 & 0x8000);
     if (magnitude < 113u << 23) {  // below 2^-14: multiples of 2^-24, and their count is the half's bits
-        *h = uint16_t(sign | uint16_t(std::nearbyint(std::fabs(x) * 0x1p24f)));
+        *h = uint16_t(sign | uint16_t(std::lrintf(std::fabs(x) * 0x1p24f)));
         return true;
     }
     const uint32_t rounded = (magnitude - (112u << 23) + 0x0FFF + (magnitude >> 13 & 1)) >> 13;
@@ -226,49 +226,71 @@ bool scale_as_stored(ScaleType type, float* x) {
     return as_stored(type, x);
 }
 
+float nearest(float x) {  // |x| < 2^22; ties to even, without a call into the C library
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
+float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
 void set_byte(Group* group, int index, int value) { group->quads[index / 4] |= uint32_t(value & 0xFF) << 8 * (index % 4); }
 
 // Symmetric: scale = max|x| / 127.
 Result quantise_q8(const float* x, int count, ScaleType type, Group* out) {
     float largest = 0;
-    for (int i = 0; i < count; ++i) largest = std::fmax(largest, std::fabs(x[i]));
+    for (int i = 0; i < count; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
     float scale = largest / 127.f;
     if (!scale_as_stored(type, &scale)) return SCALE_RANGE;
     *out = {};
     out->scale[0] = scale;
-    for (int i = 0; i < count; ++i)
-        if (scale > 0) set_byte(out, i, int(std::fmin(127.f, std::fmax(-127.f, std::nearbyint(x[i] / scale)))));
+    if (scale == 0) return OK;
+    for (int i = 0; i < count; ++i) set_byte(out, i, int(clamp(nearest(x[i] / scale), -127.f, 127.f)));
     return OK;
 }
 
-struct Fit {
-    float scale, min, error;
-    uint8_t q[GROUP];
+// 32 elements, of which the first `count` are real; the others have weight 0 in every sum.
+constexpr int VECTORS = GROUP / 4;
+typedef float f32x4 __attribute__((vector_size(16)));
+
+struct Elements {
+    f32x4 x[VECTORS], weight[VECTORS];
+    float count;
 };
 
+struct Fit {
+    float scale, min, error;
+    f32x4 q[VECTORS];
+};
+
+float total(f32x4 v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+
 // q for this scale and min, and the squared error.
-void assign(const float* x, int count, Fit* fit) {
-    const float inverse = fit->scale > 0 ? 1 / fit->scale : 0;
-    fit->error = 0;
-    for (int i = 0; i < count; ++i) {
-        const float q = std::fmin(15.f, std::fmax(0.f, std::floor((x[i] - fit->min) * inverse + 0.5f)));
-        const float miss = fit->scale * q + fit->min - x[i];
-        fit->q[i] = uint8_t(q);
-        fit->error += miss * miss;
+void assign(const Elements& e, Fit* fit) {
+    const float inverse = fit->scale > 1e-37f ? 1 / fit->scale : 0;  // of a smaller one it would be infinite
+    f32x4 error = {};
+    for (int i = 0; i < VECTORS; ++i) {
+        f32x4 q = (e.x[i] - fit->min) * inverse;
+        q = q < 0.f ? f32x4{} : q > 15.f ? f32x4{} + 15.f : q;
+        q = (q + 0x1.8p23f) - 0x1.8p23f;
+        const f32x4 miss = (fit->scale * q + fit->min - e.x[i]) * e.weight[i];
+        fit->q[i] = q;
+        error += miss * miss;
     }
+    fit->error = total(error);
 }
 
 // Scale and min of least squared error for the q that `fit` has.
-void refit(const float* x, int count, Fit* fit) {
-    float sum_q = 0, sum_qq = 0, sum_x = 0, sum_xq = 0;
-    for (int i = 0; i < count; ++i) {
-        const float q = fit->q[i];
-        sum_q += q, sum_qq += q * q, sum_x += x[i], sum_xq += x[i] * q;
+void refit(const Elements& e, Fit* fit) {
+    f32x4 q_sum = {}, qq_sum = {}, x_sum = {}, xq_sum = {};
+    for (int i = 0; i < VECTORS; ++i) {
+        const f32x4 q = fit->q[i] * e.weight[i], x = e.x[i] * e.weight[i];
+        q_sum += q, qq_sum += q * q, x_sum += x, xq_sum += x * q;
     }
-    const float determinant = float(count) * sum_qq - sum_q * sum_q;
+    const float sum_q = total(q_sum), sum_x = total(x_sum);
+    const float determinant = e.count * total(qq_sum) - sum_q * sum_q;
     if (determinant <= 0) return;
-    fit->scale = std::fmax(0.f, (float(count) * sum_xq - sum_x * sum_q) / determinant);
-    fit->min = (sum_x - fit->scale * sum_q) / float(count);
+    const float scale = (e.count * total(xq_sum) - sum_x * sum_q) / determinant;
+    fit->scale = scale > 0 ? scale : 0;
+    fit->min = (sum_x - fit->scale * sum_q) / e.count;
 }
 
 // Asymmetric, 4 bits: from lowest to highest, and some grids a little wider or narrower, each refitted by least squares; the one
@@ -276,7 +298,13 @@ void refit(const float* x, int count, Fit* fit) {
 Result quantise_u4(const float* x, int count, ScaleType type, Group* out) {
     constexpr float STEPS[] = {15.f, 13.6f, 14.2f, 14.6f, 15.4f, 15.8f, 16.4f};
     float low = x[0], high = x[0];
-    for (int i = 1; i < count; ++i) low = std::fmin(low, x[i]), high = std::fmax(high, x[i]);
+    Elements elements = {};
+    elements.count = float(count);
+    for (int i = 0; i < count; ++i) {
+        low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
+        elements.x[i / 4][i % 4] = x[i];
+        elements.weight[i / 4][i % 4] = 1;
+    }
     Fit best = {};
     best.error = INFINITY;
     for (int round = 0; round < 8; ++round) {  // round 0: the plain grid; then every grid refitted
@@ -284,18 +312,18 @@ Result quantise_u4(const float* x, int count, ScaleType type, Group* out) {
         fit.scale = (high - low) / STEPS[round > 0 ? round - 1 : 0];
         fit.min = low;
         if (round > 0) {
-            assign(x, count, &fit);
-            refit(x, count, &fit);
+            assign(elements, &fit);
+            refit(elements, &fit);
         }
         if (!scale_as_stored(type, &fit.scale) || !as_stored(type, &fit.min)) continue;
-        assign(x, count, &fit);
+        assign(elements, &fit);
         if (fit.error < best.error) best = fit;
     }
     if (!(best.error < INFINITY)) return SCALE_RANGE;
     *out = {};
     out->scale[0] = best.scale;
     out->min[0] = best.min;
-    for (int i = 0; i < count; ++i) set_byte(out, i, best.q[i]);
+    for (int i = 0; i < count; ++i) set_byte(out, i, int(best.q[i / 4][i % 4]));
     return OK;
 }
 
