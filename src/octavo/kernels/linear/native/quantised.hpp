@@ -73,7 +73,7 @@ struct Unpacked {
     const uint8_t* bytes = copy;
     alignas(64) uint8_t copy[COPIES ? PANEL_GROUPS * GROUP * TILE : 1];
     alignas(64) float scales[PANEL_GROUPS * F::HALVES * TILE];
-    alignas(64) float mins[F::MINS ? PANEL_GROUPS * F::HALVES * TILE : 1];
+    alignas(64) float mins[PANEL_GROUPS * F::HALVES * TILE];
 
     Unpacked(const Matrix& w, int tile, int group, int num_groups) {
         const Stored<F> from(w, tile, group, num_groups);
@@ -86,7 +86,7 @@ struct Unpacked {
             }
             for (int h = 0; h < F::HALVES; ++h) {
                 store(scales + (g * F::HALVES + h) * TILE, from.scale(g, h));
-                if (F::MINS) store(mins + (g * F::HALVES + h) * TILE, from.min(g, h));
+                store(mins + (g * F::HALVES + h) * TILE, from.min(g, h));
             }
         }
     }
@@ -171,12 +171,19 @@ void tile_rows(const Matrix& w, const Activations& x, int row, int num_rows, int
 }
 
 template <class F>
+void one_tile(const Matrix& w, const Activations& x, int row, int num_rows, int tile, float* acc) {
+    if constexpr (F::MINS)  // bytes with a scale alone leave little to unpack
+        if (num_rows >= MANY_ROWS) return tile_rows<Unpacked<F>>(w, x, row, num_rows, tile, acc);
+    tile_rows<Stored<F>>(w, x, row, num_rows, tile, acc);
+}
+
+template <class F>
 void quantised_linear(const Matrix& w, const Activations& x, Range rows, Range tiles, const Output& out) {
     alignas(64) float acc[CHUNK_ROWS * TILE];
     for (int row = rows.begin; row < rows.end; row += CHUNK_ROWS) {
         const int num_rows = rows.end - row < CHUNK_ROWS ? rows.end - row : CHUNK_ROWS;
         for (int tile = tiles.begin; tile < tiles.end; ++tile) {
-            (num_rows < MANY_ROWS ? tile_rows<Stored<F>> : tile_rows<Unpacked<F>>)(w, x, row, num_rows, tile, acc);
+            one_tile<F>(w, x, row, num_rows, tile, acc);
             float* to = out.to + (row - rows.begin) * out.stride + size_t(tile - tiles.begin) * TILE;
             for (int r = 0; r < num_rows; ++r) finish(w, tile, load(acc + r * TILE), out, to + r * out.stride);
         }
