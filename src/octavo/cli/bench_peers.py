@@ -76,13 +76,11 @@ def peers(
     to_start = {name: _automatic(name, model) for name, url in urls.items() if url == AUTO}
     to_start |= {name: _own(command) for name, command in commands.items()}
     with measuring() as ended, ExitStack() as stack:
-        found: list[Peer] = []
         running: dict[str, LaunchedServer] = {}
-        for name in [*urls, *commands]:
-            if name in to_start:
-                found.append(_start(stack, name, to_start[name], running))
-            else:
-                found.append(Peer(name=name, url=urls[name]))
+        found = [
+            _start(stack, name, to_start[name], running) if name in to_start else Peer(name=name, url=urls[name])
+            for name in [*urls, *commands]
+        ]
         for peer in found:
             peer.served = models.get(peer.name, "")
         result = _run(job, found, keys, out, running)
