@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from octavo.cli.output import stdout
 from octavo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from octavo.scheduler.classes import ServiceClasses
 
 
 def register(app: typer.Typer) -> None:
@@ -91,26 +88,15 @@ def _run(
 
 
 def _setup(machine: str, classes: Path | None, sizes: tuple[int, int], lengths: str, seed: int) -> Any:
+    from octavo.engine.build import read_classes
+    from octavo.scheduler.classes import check_steps
     from octavo.simulator.machine import find_machine
     from octavo.simulator.replay import Setup
 
     found = find_machine(machine)
-    promises = _classes(classes, found.fastest_step_s)
+    promises = read_classes(str(classes or ""))
+    check_steps(promises.all, found.fastest_step_s)
     return Setup(found, promises, max_num_running=sizes[0], max_step_tokens=sizes[1], lengths=lengths, seed=seed)
-
-
-def _classes(path: Path | None, fastest_step_s: float) -> ServiceClasses:
-    from octavo.scheduler.classes import ServiceClasses, check_steps, parse_classes
-
-    if path is None:
-        return ServiceClasses()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"classes {path}: {error}", param="classes") from None
-    classes = parse_classes(text, str(path))
-    check_steps(classes.all, fastest_step_s)
-    return classes
 
 
 def _arrivals(source: str, count: int, setup: Any, who: tuple[float, str, int]) -> list[Any]:
