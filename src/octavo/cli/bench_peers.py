@@ -172,6 +172,7 @@ def _run(
         for peer in found:
             if (server := running.get(peer.name)) is not None:
                 peer.peak_rss_bytes, peer.idle_cores = server.peak_rss_bytes or None, server.idle_cores
+                peer.dead = (peer.dead and server.obituary()) or peer.dead
         return PeersResult(
             suite=job.suite,
             seed=job.seed,
