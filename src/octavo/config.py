@@ -63,6 +63,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=0, le=5, description="executor=native: tokens that prompt lookup drafts for a request and step; 0: off"
         ),
     ] = 0
+    classes: Annotated[
+        str, Meta(description="TOML file of service classes; empty: interactive, standard and batch, built in")
+    ] = ""
+    tenant_requests_per_s: Annotated[float, Meta(ge=0, description="requests a second of one API key; 0: any")] = 0.0
+    tenant_tokens_per_s: Annotated[
+        float, Meta(ge=0, description="prompt and allowed output tokens a second of one API key; 0: any")
+    ] = 0.0
+    tenant_max_requests: Annotated[int, Meta(ge=0, description="requests of one API key that wait or run; 0: any")] = 0
+    tenant_kv_share: Annotated[
+        float, Meta(gt=0, le=1, description="share of the KV cache that one API key's requests may claim")
+    ] = 1.0
     prefix_cache: Annotated[bool, Meta(description="reuse the blocks of a shared prefix")] = True
     seed: Annotated[int, Meta(ge=0, description="seed of requests that bring none")] = 0
     fake_step_ms: Annotated[float, Meta(ge=0, description="executor=fake: duration of a step in milliseconds")] = 0.0

@@ -8,6 +8,8 @@
     ├── AuthenticationError         401
     ├── NotFoundError               404
     ├── OverloadedError             503   retryable, carries ``retry_after_s``
+    │   ├── TooManyRequestsError    429   one tenant's quota or rate
+    │   │   └── PromiseError        429   the promise of its service class cannot be kept now
     │   ├── LoadingError            503
     │   └── ShuttingDownError       503
     ├── EngineError                 500
@@ -98,6 +100,20 @@ class OverloadedError(OctavoError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooManyRequestsError(OverloadedError):
+    """This tenant has used up what it may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class PromiseError(TooManyRequestsError):
+    """The machine's own arithmetic says that the promise of the request's service class would be broken."""
+
+    code = "promise_cannot_be_kept"
 
 
 class LoadingError(OverloadedError):

@@ -259,6 +259,15 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 """
 
 
+def test_how_a_server_died_is_told() -> None:
+    port = free_port()
+    with LaunchedServer("mine", [sys.executable, "-c", IDLE, str(port), "sleeps"], port, 60.0) as server:
+        assert server.obituary() == ""
+        server._process.kill()
+        server._process.wait()
+        assert server.obituary() == "the server was killed by signal 9 (out of memory?); it said: nothing"
+
+
 def idle_cores(how: str) -> float:
     port = free_port()
     with LaunchedServer("mine", [sys.executable, "-c", IDLE, str(port), how], port, 60.0) as server:

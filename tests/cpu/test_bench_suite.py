@@ -243,6 +243,26 @@ class Known:
         return Answers(records=[record(one.index, 1.0, self._step_s, one.max_tokens) for one in plan.requests])
 
 
+def test_cached_prompts_and_prompts_of_text_are_noted() -> None:
+    """A server that knows a prompt already computes less of it; how long a text is, is for the server to say."""
+
+    class Counts(Known):
+        def run(self, plan: LoadPlan) -> Answers:
+            records = [record(one.index, 1.0, 0.25, one.max_tokens) for one in plan.requests]
+            for one in records:
+                one.prompt_tokens, one.cached_tokens = 8, 2
+            return Answers(records=records)
+
+    run = SuiteRun([Counts("http", [])], SuiteOptions(repetitions=1, form="text"), machine, FACTS)
+    run.run([BURST])
+    (row,) = run.results()
+    assert "prompts of 8 tokens by the server's count" in row.notes
+    assert "25% of the prompt tokens came from the server's prefix cache" in row.notes
+    exact = SuiteRun([Known("http", [])], SuiteOptions(repetitions=1), machine, FACTS)
+    exact.run([BURST])
+    assert not any("tokens" in note for note in exact.results()[0].notes)
+
+
 def test_groups_are_interleaved_and_calibrated() -> None:
     order: list[str] = []
 

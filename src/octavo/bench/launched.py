@@ -108,6 +108,15 @@ class LaunchedServer:
         except httpx.HTTPError:
             return False
 
+    def obituary(self) -> str:
+        """How it ended and what it said last, if it is no longer there; empty while it lives."""
+        code = self._process.poll()
+        if code is None:
+            return ""
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"the server {how}{memory}; it said: {self._tail()}"
+
     def _tail(self) -> str:
         self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - TAIL_BYTES))
         return " ".join(self._log.read().decode(errors="replace").split()) or "nothing"

@@ -23,6 +23,7 @@ from octavo.bench.suite_rows import WARM_UP, WARM_UP_REPEAT, Row
 from octavo.errors import BenchError, ConfigError, OctavoError
 
 SUITE_SCHEMA_VERSION = 1
+MUCH_CACHED = 0.02  # of the prompts: a template or a first token may be the same in all
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,10 +222,15 @@ class SuiteRun:
         return limit_of(work_of(plan, self._facts), self._facts, faster(before, after))
 
     def results(self) -> list[RowResult]:
-        return [
-            row_result(self._rows[row], target, [Repetition(measured=m, limit=n, calibration=c) for m, n, c in kept])
-            for (row, target), kept in self._kept.items()
-        ]
+        found = []
+        for (name, target), kept in self._kept.items():
+            row, notes = self._rows[name]
+            if self._options.form != "tokens":
+                counted = Spread.of([measured.prompt_tokens for measured, _, _ in kept])
+                notes = [*notes, f"prompts of {counted.median:.0f} tokens by the server's count"] if counted else notes
+            repetitions = [Repetition(measured=m, limit=n, calibration=c) for m, n, c in kept]
+            found.append(row_result((row, notes), target, repetitions))
+        return found
 
 
 def describe(found: Measured) -> str:
@@ -272,6 +278,9 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
         notes.append(f"{early} of {sum(one.ok for one in measured)} answers ended before the asked length")
     if any(one.tokens_are_chunks for one in measured):
         notes.append("the server counts no tokens: chunks were counted")
+    cached = max((one.cached_tokens or 0.0) / (one.prompt_tokens or 1.0) for one in measured)
+    if cached > MUCH_CACHED:
+        notes.append(f"{cached:.0%} of the prompt tokens came from the server's prefix cache")
     errors = dict.fromkeys(one.error for one in measured if one.error)
     notes += [f"failed: {error}" for error in list(errors)[:2]]
     reasons = dict.fromkeys(one.invalid_reason for one in measured if one.invalid_reason)

@@ -76,13 +76,11 @@ def peers(
     to_start = {name: _automatic(name, model) for name, url in urls.items() if url == AUTO}
     to_start |= {name: _own(command) for name, command in commands.items()}
     with measuring() as ended, ExitStack() as stack:
-        found: list[Peer] = []
         running: dict[str, LaunchedServer] = {}
-        for name in [*urls, *commands]:
-            if name in to_start:
-                found.append(_start(stack, name, to_start[name], running))
-            else:
-                found.append(Peer(name=name, url=urls[name]))
+        found = [
+            _start(stack, name, to_start[name], running) if name in to_start else Peer(name=name, url=urls[name])
+            for name in [*urls, *commands]
+        ]
         for peer in found:
             peer.served = models.get(peer.name, "")
         result = _run(job, found, keys, out, running)
@@ -174,6 +172,7 @@ def _run(
         for peer in found:
             if (server := running.get(peer.name)) is not None:
                 peer.peak_rss_bytes, peer.idle_cores = server.peak_rss_bytes or None, server.idle_cores
+                peer.dead = (peer.dead and server.obituary()) or peer.dead
         return PeersResult(
             suite=job.suite,
             seed=job.seed,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from octavo.cli.output import stdout
 from octavo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from octavo.scheduler.classes import ServiceClasses
 
 
 def register(app: typer.Typer) -> None:
@@ -53,38 +50,35 @@ def compare(
     Every policy gets the same requests at the same times. A promise is kept if the first token, the mean time per token and the
     wait are all within what the request's class states.
     """
-    import msgspec
-
-    from octavo.simulator import compare as comparing
-    from octavo.simulator.replay import Setup
-
     names = [name.strip() for name in policies.split(",") if name.strip()]
     if not names:
         raise ConfigError("policies is empty; name at least one, e.g. fcfs,slo", param="policies")
-    found = _machine(machine)
-    promises = _classes(classes, found.fastest_step_s)
-    setup = Setup(
-        found, promises, max_num_running=max_num_running, max_step_tokens=max_step_tokens, lengths=lengths, seed=seed
-    )
-    arrivals, rate = _arrivals(trace, num_requests, setup, (load, shares, tenants))
+    setup = _setup(machine, classes, (max_num_running, max_step_tokens), lengths, seed)
+    facts = {"trace": trace, "load": load, "machine": machine, "tenants": tenants}
+    arrivals = _arrivals(trace, num_requests, setup, (load, shares, tenants))
+    _run(names, arrivals, setup, facts, (json, html))
+
+
+def _run(
+    names: list[str], arrivals: list[Any], setup: Any, facts: dict[str, Any], out: tuple[Path | None, Path | None]
+) -> None:
+    import msgspec
+
+    from octavo.simulator import compare as comparing
+
     replays = comparing.compare(names, arrivals, setup)
-    report: dict[str, Any] = {
-        "setup": {
-            "trace": trace,
-            "requests": len(arrivals),
-            "rate_rps": rate,
-            "load": load,
-            "machine": machine,
-            "machine_source": found.source,
-            "max_num_running": max_num_running,
-            "max_step_tokens": max_step_tokens,
-            "tenants": tenants,
-            "lengths": lengths,
-            "seed": seed,
-        },
-        "policies": {done.policy: comparing.figures(done) for done in replays},
+    facts |= {
+        "requests": len(arrivals),
+        "rate_rps": len(arrivals) / max(arrivals[-1].arrival_s, 1e-9),
+        "machine_source": setup.machine.source,
+        "max_num_running": setup.max_num_running,
+        "max_step_tokens": setup.max_step_tokens,
+        "lengths": setup.lengths,
+        "seed": setup.seed,
     }
+    report = {"setup": facts, "policies": {done.policy: comparing.figures(done) for done in replays}}
     _show(report)
+    json, html = out
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     if html is not None:
@@ -93,27 +87,19 @@ def compare(
         html.write_text(render(report, replays), encoding="utf-8")
 
 
-def _machine(name: str) -> Any:
+def _setup(machine: str, classes: Path | None, sizes: tuple[int, int], lengths: str, seed: int) -> Any:
+    from octavo.engine.build import read_classes
+    from octavo.scheduler.classes import check_steps
     from octavo.simulator.machine import find_machine
+    from octavo.simulator.replay import Setup
 
-    return find_machine(name)
-
-
-def _classes(path: Path | None, fastest_step_s: float) -> ServiceClasses:
-    from octavo.scheduler.classes import ServiceClasses, check_steps, parse_classes
-
-    if path is None:
-        return ServiceClasses()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"classes {path}: {error}", param="classes") from None
-    classes = parse_classes(text, str(path))
-    check_steps(classes.all, fastest_step_s)
-    return classes
+    found = find_machine(machine)
+    promises = read_classes(str(classes or ""))
+    check_steps(promises.all, found.fastest_step_s)
+    return Setup(found, promises, max_num_running=sizes[0], max_step_tokens=sizes[1], lengths=lengths, seed=seed)
 
 
-def _arrivals(source: str, count: int, setup: Any, who: tuple[float, str, int]) -> tuple[list[Any], float]:
+def _arrivals(source: str, count: int, setup: Any, who: tuple[float, str, int]) -> list[Any]:
     from octavo.bench.traces import read_trace
     from octavo.simulator.replay import capacity_rps
     from octavo.simulator.traffic import Mix, arrivals_of, at_rate
@@ -128,13 +114,7 @@ def _arrivals(source: str, count: int, setup: Any, who: tuple[float, str, int]) 
     rows = list(read_trace(source))
     mix = Mix(parts, tenants, longest=setup.machine.kv_tokens // 2, seed=setup.seed)
     arrivals = arrivals_of(rows, count or len(rows), setup.classes, mix)
-    if load > 0:
-        return (arrivals := at_rate(arrivals, capacity_rps(arrivals, setup) * load)), _rate(arrivals)
-    return arrivals, _rate(arrivals)
-
-
-def _rate(arrivals: list[Any]) -> float:
-    return float(len(arrivals) / max(arrivals[-1].arrival_s, 1e-9))
+    return at_rate(arrivals, capacity_rps(arrivals, setup) * load) if load > 0 else arrivals
 
 
 def _show(report: dict[str, Any]) -> None:

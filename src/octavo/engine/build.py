@@ -10,11 +10,15 @@ from octavo.config import EngineConfig
 from octavo.engine.admission import RequestDefaults
 from octavo.engine.core import Engine
 from octavo.engine.resolve import FAKE_MODEL, Resolution, resolve
+from octavo.errors import ConfigError
 from octavo.executor.factory import build_executor
 from octavo.hardware import Hardware, detect
 from octavo.kernels.native import library
 from octavo.kvcache.cache import KVCache
 from octavo.models.load import read_config
+from octavo.scheduler.admission import Admission, TenantLimits
+from octavo.scheduler.classes import ServiceClasses, parse_classes
+from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
 from octavo.types import EngineInfo
@@ -46,13 +50,8 @@ def build_engine(config: EngineConfig, name: str, path: Path | None, eos_token_i
     resolution = resolve(config, model, usable_hardware())
     settings = resolution.config
     built = build_executor(settings, path)
-    kv = KVCache(settings.num_blocks, settings.block_size, prefix_cache=settings.prefix_cache)
-    scheduler = Scheduler(
-        make_policy(settings.policy),
-        kv,
-        max_num_running=settings.max_num_running,
-        max_step_tokens=settings.max_step_tokens,
-    )
+    classes = read_classes(settings.classes)
+    scheduler = _scheduler(settings, classes)
     info = EngineInfo(
         model=name,
         vocab_size=model.vocab_size,
@@ -66,5 +65,34 @@ def build_engine(config: EngineConfig, name: str, path: Path | None, eos_token_i
         kv_cache_bytes=built.kv_cache_bytes,
         load_s=time.monotonic() - started_s,
     )
-    engine = Engine(scheduler, built.executor, info, RequestDefaults(eos_token_ids, settings.seed))
+    engine = Engine(scheduler, built.executor, info, RequestDefaults(eos_token_ids, settings.seed, classes))
     return BuiltEngine(engine, resolution)
+
+
+def read_classes(path: str) -> ServiceClasses:
+    """From a TOML file, or those built in. Raises ``ConfigError``."""
+    if not path:
+        return ServiceClasses()
+    try:
+        return parse_classes(Path(path).expanduser().read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"classes {path}: {why}", param="classes") from None
+
+
+def _scheduler(settings: EngineConfig, classes: ServiceClasses) -> Scheduler:
+    forecast = Forecast(classes=classes.all)
+    limits = TenantLimits(
+        requests_per_s=settings.tenant_requests_per_s,
+        tokens_per_s=settings.tenant_tokens_per_s,
+        max_requests=settings.tenant_max_requests,
+        kv_share=settings.tenant_kv_share,
+    )
+    kv_tokens = settings.num_blocks * settings.block_size
+    return Scheduler(
+        make_policy(settings.policy, forecast),
+        KVCache(settings.num_blocks, settings.block_size, prefix_cache=settings.prefix_cache),
+        max_num_running=settings.max_num_running,
+        max_step_tokens=settings.max_step_tokens,
+        admission=Admission(forecast, limits, classes.all, kv_tokens=kv_tokens),
+    )

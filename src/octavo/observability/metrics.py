@@ -132,4 +132,9 @@ def _gauges(stats: EngineStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("octavo_num_requests_running", "Requests that run", value=stats.num_running)
     yield GaugeMetricFamily("octavo_num_requests_waiting", "Requests that wait", value=stats.num_waiting)
     yield GaugeMetricFamily("octavo_kv_cache_usage_ratio", "Blocks in use / blocks", value=usage)
+    yield GaugeMetricFamily(
+        "octavo_step_time_forecast_error_ratio",
+        "Moving mean of |forecast - measured| / measured of step times",
+        value=stats.step_time_error,
+    )
     yield GaugeMetricFamily("octavo_num_kv_blocks", "Blocks of the KV cache", value=stats.num_blocks)

@@ -18,6 +18,7 @@ import msgspec
 
 from octavo.errors import ConfigError, InvalidRequestError
 from octavo.kvcache.cache import KVCache
+from octavo.scheduler.admission import Admission, TenantLimits
 from octavo.scheduler.outcome import accept, timings
 from octavo.scheduler.policy import Policy
 from octavo.scheduler.queue import RunningRequests, WaitingRequests
@@ -59,6 +60,7 @@ class Scheduler:
         max_num_running: int,
         max_step_tokens: int,
         max_preemptions: int = MAX_PREEMPTIONS,
+        admission: Admission | None = None,
     ) -> None:
         if max_step_tokens < max_num_running:
             raise ConfigError(
@@ -71,6 +73,9 @@ class Scheduler:
         self.max_num_running = max_num_running
         self.max_step_tokens = max_step_tokens
         self.max_preemptions = max_preemptions
+        self.admission = admission or Admission(
+            policy.forecast, TenantLimits(), policy.forecast.classes, kv_tokens=kv.num_blocks * kv.block_size
+        )
         policy.forecast.cached_tokens = lambda request: len(kv.match(request)) * kv.block_size
         self._requests: dict[str, Request] = {}
         self._running = RunningRequests(policy)
@@ -91,9 +96,12 @@ class Scheduler:
         return len(self._waiting)
 
     def add(self, request: Request, now: float) -> None:
-        """Queue a request that fits (see ``kvcache.fit``). Raises ``InvalidRequestError`` if its id is in use."""
+        """Queue a request that fits (see ``kvcache.fit``). Raises ``InvalidRequestError`` if its id is in use, and what
+        ``admission`` raises."""
         if request.request_id in self._requests:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use", param="request_id")
+        self.admission.check(request, self._requests.values(), self.max_step_tokens, now)
+        self.admission.entered(request)
         request.sequence_number = self._num_added
         self._num_added += 1
         self._requests[request.request_id] = request
@@ -304,6 +312,7 @@ class Scheduler:
             self._waiting.remove(request, now)
         self.kv.release(request.request_id)
         self.policy.ended(request, now)
+        self.admission.ended(request)
         if event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH):
             self.policy.forecast.lengths.observe(request)
         return msgspec.structs.replace(
@@ -338,16 +347,11 @@ class Scheduler:
         assert not any(self.kv.holds(request_id) for request_id in waiting), "a waiting request holds blocks"
         for request in self._running:
             table = self.kv.block_table(request.request_id)
-            assert request.num_computed_tokens < len(request.token_ids), (
-                f"{request.request_id} has nothing left to compute"
-            )
-            assert len(table) * self.kv.block_size >= request.num_computed_tokens, (
-                f"{request.request_id} outgrew its table"
-            )
+            name, num_computed = request.request_id, request.num_computed_tokens
+            assert num_computed < len(request.token_ids), f"{name} has nothing left to compute"
+            assert len(table) * self.kv.block_size >= num_computed, f"{name} outgrew its table"
         numbers = self.kv.check()
-        assert bool(numbers["held"]) == bool(self._running), (
-            f"blocks are held by nobody, or running requests hold none: {numbers}"
-        )
+        assert bool(numbers["held"]) == bool(self._running), f"blocks held by nobody, or running without: {numbers}"
 
 
 def _is_prefill(planned: PlannedRequest) -> bool:

@@ -44,7 +44,7 @@ class ChatCompletions:
         arrival_s = time.monotonic()
         body = await read_request(request, ChatCompletionRequest, self._state.config.max_body_bytes)
         backend = self._state.backend(body.model)
-        sender = Sender(request.scope.get("octavo.tenant", ""), body.priority or 0, arrival_s)
+        sender = Sender(request.scope.get("octavo.tenant", ""), body.priority or 0, arrival_s, body.service_class or "")
         job = await self._job(body, backend, sender)
         if body.stream:
             include_usage = bool(body.stream_options and body.stream_options.include_usage)

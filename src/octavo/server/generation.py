@@ -93,6 +93,7 @@ class Sender:
     tenant: str
     priority: int
     arrival_s: float
+    service_class: str = ""
 
 
 def make_job(
@@ -113,6 +114,7 @@ def make_job(
                 arrival_s=sender.arrival_s,
                 priority=sender.priority,
                 tenant=sender.tenant,
+                service_class=sender.service_class,
             )
             choices.append(Choice(index, submission, echo))
     cached = dict.fromkeys(range(0, len(choices), prompts.n), 0)  # the first choice speaks for its prompt

@@ -52,6 +52,9 @@ class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
     ignore_eos: bool | None = None
     add_special_tokens: bool | None = None
     priority: Annotated[Int32, Meta(description="lower runs first, under --policy priority")] | None = None
+    service_class: (
+        Annotated[Name, Meta(description="a class of --classes, whose promises it gets; absent: the default")] | None
+    ) = None
 
 
 class CompletionRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
