@@ -1,8 +1,8 @@
 // Attention over the paged cache: the native back end. table.hpp says what the functions promise, types.hpp how the cache lies.
 //
-// A kv head's query heads are vectors like any other: `group` of them a row, all rows' together, taken MAX_TILE at a time by the
-// products. With many vectors a chunk's keys and values are turned to float once for all of them; with few (decode) they are
-// turned as they are read. Both give the same bits, since that conversion is exact.
+// A kv head's query heads are vectors like any other: `group` of them a row, all rows' together, up to BLOCK_VECTORS at a time,
+// MAX_TILE in each product. With many vectors a chunk's keys and values are turned to float once for all of them; with few
+// (decode) they are turned as they are read. Both give the same bits, since that conversion is exact.
 #pragma once
 
 #include "softmax.hpp"
@@ -12,13 +12,13 @@
 namespace octavo::OCTAVO_ISA {
 namespace {
 
-constexpr int BLOCK_VECTORS = 96;   // query vectors whose chunk is worked off together: they and their scores stay in L2
+constexpr int BLOCK_VECTORS = 96;   // query vectors that a chunk is worked off for together: they and their scores stay in L2
 constexpr int UNPACK_VECTORS = 24;  // from so many on, converting first costs less than converting for every tile
+constexpr int MAX_TILES = BLOCK_VECTORS / MAX_TILE;
 
-inline int at_most(int a, int b) { return a < b ? a : b; }
-inline int at_least(int a, int b) { return a > b ? a : b; }
+inline int within_chunk(int t) { return t < 0 ? 0 : at_most(t, ATTENTION_CHUNK); }
 
-// The call's arguments that stay the same.
+// The arguments that are the same for every row.
 struct Source {
     const AttentionShape& a;
     const KvShape& s;
@@ -28,37 +28,51 @@ struct Source {
     int group() const { return a.num_heads / a.num_kv_heads; }
 };
 
-// Query vectors: vector i is head i % group of row i / group.
-struct Queries {
-    const float* q;  // [num][head_dim], scaled
-    int num, group, head_dim, first_position, window;
-
-    Tokens attends(int vector, int chunk) const {
-        const int position = first_position + vector / group - chunk * ATTENTION_CHUNK;
-        const int first = window > 0 ? position - window + 1 : 0;
-        return {at_most(at_least(first, 0), ATTENTION_CHUNK), at_most(at_least(position + 1, 0), ATTENTION_CHUNK)};
-    }
-    // Of vectors [i, i + n): from the first that the first one attends to, to the last that the last one does.
-    Tokens attend(int i, int n, int chunk) const { return {attends(i, chunk).begin, attends(i + n - 1, chunk).end}; }
-};
-
 struct Scratch {
     float *q, *scores, *partial, *running, *keys, *values;
 };
 
-inline int block_rows(const AttentionShape& a) { return at_least(1, BLOCK_VECTORS * a.num_kv_heads / a.num_heads); }
-
+// The scratch's arrays behind `base` (null: none yet); returns their size in floats.
 inline size_t scratch_of(const AttentionShape& a, int max_rows, float* base, Scratch* scratch) {
-    const size_t vectors = size_t(at_most(max_rows, block_rows(a))) * (a.num_heads / a.num_kv_heads);
-    const size_t sizes[] = {vectors * a.head_dim, vectors * ATTENTION_CHUNK, vectors * (a.head_dim + PARTIAL_EXTRA),
-                            vectors * (a.head_dim + PARTIAL_EXTRA), size_t(SUB) * a.head_dim, size_t(ATTENTION_CHUNK) * SUB};
+    const int64_t all = int64_t(max_rows) * (a.num_heads / a.num_kv_heads);
+    const size_t vectors = size_t(all < BLOCK_VECTORS ? all : BLOCK_VECTORS), partials = vectors * (a.head_dim + PARTIAL_EXTRA);
+    const size_t sizes[6] = {vectors * a.head_dim, vectors * ATTENTION_CHUNK, partials, partials, size_t(SUB) * a.head_dim,
+                             size_t(ATTENTION_CHUNK) * SUB};
     size_t at[7] = {};
     for (int i = 0; i < 6; ++i) at[i + 1] = at[i] + (sizes[i] + 15) / 16 * 16;
-    if (scratch) *scratch = {base, base + at[1], base + at[2], base + at[3], base + at[4], base + at[5]};
+    if (base) *scratch = {base, base + at[1], base + at[2], base + at[3], base + at[4], base + at[5]};
     return at[6];
 }
 
 size_t attention_scratch(const AttentionShape& a, int max_rows) { return scratch_of(a, max_rows, nullptr, nullptr); }
+
+// Query vectors that are worked off together, [num][head_dim] and scaled, and the position of each.
+struct Queries {
+    const float* q;
+    int num, window, positions[BLOCK_VECTORS];
+
+    Tokens attends(int vector, int chunk) const {
+        const int last = positions[vector] - chunk * ATTENTION_CHUNK;
+        return {window > 0 ? within_chunk(last - window + 1) : 0, within_chunk(last + 1)};
+    }
+};
+
+// Vectors [first, first + num) of a block, and the tokens of a chunk that any of them attends to.
+struct Tile {
+    int first, num;
+    Tokens tokens;
+};
+
+// A block's vectors in tiles as equal as can be; returns how many.
+inline int tiles_of(const Queries& queries, int chunk, Tile* tiles) {
+    const int n = (queries.num + MAX_TILE - 1) / MAX_TILE;
+    for (int i = 0, first = 0; i < n; ++i) {
+        const int num = (queries.num - first + n - i - 1) / (n - i);
+        tiles[i] = {first, num, {queries.attends(first, chunk).begin, queries.attends(first + num - 1, chunk).end}};
+        first += num;
+    }
+    return n;
+}
 
 // Where the sub-blocks of one chunk lie; only those that are attended to are looked up.
 template <class T>
@@ -71,9 +85,9 @@ template <class T>
 inline void find_chunk(const Source& source, int chunk, Tokens tokens, Chunk<T>* found) {
     const KvShape& s = source.s;
     for (int i = tokens.first_sub(); i < tokens.end_sub(); ++i) {
-        const int position = chunk * ATTENTION_CHUNK + i * SUB;
-        const size_t sub = kv_sub_block(s, source.block_table[position / s.block_size], position % s.block_size);
-        const size_t at = kv_head_at(s, sub, source.kv_head) * SUB;
+        const int position = chunk * ATTENTION_CHUNK + i * SUB, block = source.block_table[position / s.block_size];
+        OCTAVO_CHECK(block >= 0 && block < s.num_blocks);
+        const size_t at = kv_head_at(s, kv_sub_block(s, block, position % s.block_size), source.kv_head) * SUB;
         found->keys[i] = static_cast<const T*>(source.layer.keys) + at * s.head_dim;
         found->values[i] = static_cast<const T*>(source.layer.values) + at * s.head_dim;
         if (s.type != KvType::I8) continue;
@@ -82,74 +96,95 @@ inline void find_chunk(const Source& source, int chunk, Tokens tokens, Chunk<T>*
     }
 }
 
-// Vectors [0, num) in tiles as equal as can be: f(first vector, how many).
-template <class F>
-inline void for_tiles(int num, const F& f) {
-    const int tiles = (num + MAX_TILE - 1) / MAX_TILE;
-    for (int i = 0, left = tiles; i < num; --left) {
-        const int m = (num - i + left - 1) / left;
-        f(i, m);
-        i += m;
-    }
-}
-
-// 16 columns of the values of tokens [begin, end) as floats, [token][16].
+// A chunk, and what few and what many vectors do with it.
 template <class T>
-inline void unpack_values(const T* const* values, int head_dim, int column, int width, Tokens tokens, float* to) {
-    for (int t = tokens.begin; t < tokens.end; ++t) {
-        const T* from = values[t / SUB] + t % SUB * head_dim + column;
-        for (int j = 0; j < width; j += 8) store8(to + t * SUB + j, load8(from + j));
-    }
-}
-
-// What one chunk gives `queries`, into partial [num][head_dim + PARTIAL_EXTRA].
-template <class T>
-void chunk_of(const Source& source, const Queries& queries, int chunk, const Scratch& scratch, float* partial) {
-    const int head_dim = queries.head_dim, step = head_dim + PARTIAL_EXTRA;
-    const Tokens all = queries.attend(0, queries.num, chunk);
-    const bool unpack = queries.num >= UNPACK_VECTORS;
+struct Work {
+    const Source& source;
+    const Queries& queries;
+    const Scratch& scratch;
+    float* partial;  // [num][head_dim + PARTIAL_EXTRA]
+    int chunk, num_tiles;
+    Tokens tokens;  // that any vector attends to
+    Tile tiles[MAX_TILES];
     Chunk<T> found;
-    find_chunk(source, chunk, all, &found);
-    if (unpack) {
-        for (int s = all.first_sub(); s < all.end_sub(); ++s) {
-            for (int e = 0; e < SUB * head_dim; e += 8) store8(scratch.keys + e, load8(found.keys[s] + e));
-            const float* keys = scratch.keys;
-            for_tiles(queries.num, [&](int i, int m) {
-                const Tokens tile = queries.attend(i, m, chunk);
-                if (s < tile.first_sub() || s >= tile.end_sub()) return;
-                scores_of(m, queries.q + i * head_dim, head_dim, &keys, 0, 1, scratch.scores + i * ATTENTION_CHUNK + s * SUB);
-            });
+
+    int head_dim() const { return source.a.head_dim; }
+    int step() const { return source.a.head_dim + PARTIAL_EXTRA; }
+    const float* q(const Tile& tile) const { return queries.q + tile.first * head_dim(); }
+    float* scores(const Tile& tile) const { return scratch.scores + tile.first * ATTENTION_CHUNK; }
+
+    void score_few() const {
+        for (int i = 0; i < num_tiles; ++i) {
+            const Tile& tile = tiles[i];
+            scores_of<true>(tile.num, q(tile), head_dim(), found.keys, found.values, tile.tokens.first_sub(),
+                            tile.tokens.end_sub(), scores(tile));
         }
-    } else {
-        for_tiles(queries.num, [&](int i, int m) {
-            const Tokens tile = queries.attend(i, m, chunk);
-            scores_of(m, queries.q + i * head_dim, head_dim, found.keys, tile.first_sub(), tile.end_sub(),
-                      scratch.scores + i * ATTENTION_CHUNK);
-        });
     }
-    const bool scaled = source.s.type == KvType::I8;
-    const ScoreRules rules = {scaled ? found.key_scales : nullptr, scaled ? found.value_scales : nullptr, source.a.soft_cap};
-    for_tiles(queries.num, [&](int i, int m) {
-        const Tokens tile = queries.attend(i, m, chunk);
-        for (int j = i; j < i + m; ++j)
-            soften(scratch.scores + j * ATTENTION_CHUNK, queries.attends(j, chunk), tile, rules, partial + j * step + head_dim);
-    });
-    const int width = unpack ? SUB : head_dim;
-    for (int column = 0; column < head_dim; column += width) {
-        const int columns = at_most(width, head_dim - column);
-        const float* slice[SUBS];
-        for (int s = 0; s < SUBS; ++s) slice[s] = scratch.values + s * SUB * SUB;
-        if (unpack) unpack_values(found.values, head_dim, column, columns, all, scratch.values);
-        for_tiles(queries.num, [&](int i, int m) {
-            const Tokens tile = queries.attend(i, m, chunk);
-            const float* weights = scratch.scores + i * ATTENTION_CHUNK;
-            float* out = partial + i * step + column;
-            if (unpack)
-                values_of(m, weights, slice, 0, columns, SUB, tile.begin, tile.end, out, step);
-            else
-                values_of(m, weights, found.values, 0, columns, head_dim, tile.begin, tile.end, out, step);
-        });
+
+    void score_many() const {
+        for (int s = tokens.first_sub(); s < tokens.end_sub(); ++s) {
+            for (int e = 0; e < SUB * head_dim(); e += 8) store8(scratch.keys + e, load8(found.keys[s] + e));
+            const float* keys = scratch.keys;
+            for (int i = 0; i < num_tiles; ++i) {
+                const Tile& tile = tiles[i];
+                if (s < tile.tokens.first_sub() || s >= tile.tokens.end_sub()) continue;
+                scores_of<false>(tile.num, q(tile), head_dim(), &keys, &keys, 0, 1, scores(tile) + s * SUB);
+            }
+        }
     }
+
+    void soften_all() const {
+        const bool scaled = source.s.type == KvType::I8;
+        const ScoreRules rules = {scaled ? found.key_scales : nullptr, scaled ? found.value_scales : nullptr, source.a.soft_cap};
+        for (int i = 0; i < num_tiles; ++i)
+            for (int j = tiles[i].first; j < tiles[i].first + tiles[i].num; ++j)
+                soften(scratch.scores + j * ATTENTION_CHUNK, queries.attends(j, chunk), tiles[i].tokens, rules,
+                       partial + j * step() + head_dim());
+    }
+
+    void weigh_few(const T* const* next_keys) const {
+        for (int i = 0; i < num_tiles; ++i) {
+            const Tile& tile = tiles[i];
+            const Columns<T> values = {found.values, next_keys, head_dim(), 0};
+            values_of<true>(tile.num, scores(tile), values, head_dim(), tile.tokens, partial + tile.first * step(), step());
+        }
+    }
+
+    void weigh_many() const {
+        const float* base[SUBS];
+        for (int s = 0; s < SUBS; ++s) base[s] = scratch.values + s * SUB * SUB;
+        for (int column = 0; column < head_dim(); column += SUB) {
+            const int width = at_most(SUB, head_dim() - column);
+            const Columns<T> from = {found.values, nullptr, head_dim(), column};
+            for (int t = tokens.begin; t < tokens.end; ++t)
+                for (int j = 0; j < width; j += 8) store8(scratch.values + t * SUB + j, load8(from.at(t) + j));
+            const Columns<float> values = {base, nullptr, SUB, 0};
+            for (int i = 0; i < num_tiles; ++i) {
+                const Tile& tile = tiles[i];
+                values_of<false>(tile.num, scores(tile), values, width, tile.tokens, partial + tile.first * step() + column, step());
+            }
+        }
+    }
+};
+
+// What one chunk gives `queries`, into partial [num][head_dim + PARTIAL_EXTRA]; the next one's keys are asked for meanwhile.
+template <class T>
+inline void chunk_of(const Source& source, const Queries& queries, int chunk, const Scratch& scratch, float* partial) {
+    Work<T> work = {source, queries, scratch, partial, chunk, 0, {}, {}, {}};
+    work.num_tiles = tiles_of(queries, chunk, work.tiles);
+    work.tokens = {work.tiles[0].tokens.begin, work.tiles[work.num_tiles - 1].tokens.end};
+    find_chunk(source, chunk, work.tokens, &work.found);
+    if (queries.num >= UNPACK_VECTORS) {
+        work.score_many();
+        work.soften_all();
+        work.weigh_many();
+        return;
+    }
+    Chunk<T> next = work.found;
+    find_chunk(source, chunk + 1, queries.attends(queries.num - 1, chunk + 1), &next);
+    work.score_few();
+    work.soften_all();
+    work.weigh_few(next.keys);
 }
 
 inline void any_chunk_of(const Source& source, const Queries& queries, int chunk, const Scratch& scratch, float* partial) {
@@ -158,41 +193,47 @@ inline void any_chunk_of(const Source& source, const Queries& queries, int chunk
     if (source.s.type == KvType::I8) chunk_of<int8_t>(source, queries, chunk, scratch, partial);
 }
 
-// Rows as scaled query vectors, one after the other.
-inline Queries gather(const Source& source, int first_position, int num_rows, const float* q, int64_t q_stride, float* to) {
-    const int group = source.group(), width = group * source.a.head_dim;
-    const f32x8 factor = all8(source.a.scale);
-    for (int row = 0; row < num_rows; ++row) {
-        const float* from = q + row * q_stride + size_t(source.kv_head) * width;
-        for (int d = 0; d < width; d += 8) store8(to + size_t(row) * width + d, load8(from + d) * factor);
+// Vectors [begin, end) of a call's rows, vector v being head v % group of row v / group, scaled and one after the other.
+inline void gather(const Source& source, int first_position, int begin, int end, const float* q, int64_t q_stride, float* to,
+                   Queries* queries) {
+    const int group = source.group(), head_dim = source.a.head_dim;
+    const f32x8 factor = all8(ScoreRules::query_scale(source.a));
+    queries->q = to;
+    queries->num = end - begin;
+    queries->window = source.a.window;
+    for (int v = begin; v < end; ++v, to += head_dim) {
+        const int row = v / group, head = source.kv_head * group + v % group;
+        const float* from = q + row * q_stride + size_t(head) * head_dim;
+        for (int d = 0; d < head_dim; d += 8) store8(to + d, load8(from + d) * factor);
+        queries->positions[v - begin] = first_position + row;
     }
-    return {to, num_rows * group, group, source.a.head_dim, first_position, source.a.window};
 }
 
-// Partials of num_rows rows, [num_rows * group][head_dim + PARTIAL_EXTRA], to rows of out.
-inline void finish(const AttentionShape& a, int num_rows, int kv_head, const float* partials, float* out, int64_t out_stride) {
+// Partials of vectors [begin, end), divided by their sums, to where they belong in `out`.
+inline void finish(const AttentionShape& a, int kv_head, int begin, int end, const float* partials, float* out, int64_t out_stride) {
     const int group = a.num_heads / a.num_kv_heads;
-    for (int row = 0; row < num_rows; ++row)
-        for (int head = 0; head < group; ++head, partials += a.head_dim + PARTIAL_EXTRA)
-            finish_partial(partials, a.head_dim, out + row * out_stride + size_t(kv_head * group + head) * a.head_dim);
+    for (int v = begin; v < end; ++v, partials += a.head_dim + PARTIAL_EXTRA)
+        finish_partial(partials, a.head_dim, out + v / group * out_stride + size_t(kv_head * group + v % group) * a.head_dim);
 }
 
 void attention(const AttentionShape& a, const KvShape& s, const KvLayer& layer, const int32_t* block_table, int first_position,
                int num_rows, int kv_head, const float* q, int64_t q_stride, float* out, int64_t out_stride, float* base) {
     const Source source = {a, s, layer, block_table, kv_head};
-    const int step = a.head_dim + PARTIAL_EXTRA, rows_at_once = block_rows(a);
+    const int step = a.head_dim + PARTIAL_EXTRA, num = num_rows * source.group();
     Scratch scratch;
     scratch_of(a, num_rows, base, &scratch);
-    for (int row = 0; row < num_rows; row += rows_at_once) {
-        const int rows = at_most(rows_at_once, num_rows - row), position = first_position + row;
-        const Queries queries = gather(source, position, rows, q + row * q_stride, q_stride, scratch.q);
-        const Chunks chunks = attention_chunks(a, position, rows);
+    Queries queries;
+    for (int begin = 0; begin < num; begin += BLOCK_VECTORS) {
+        const int end = at_most(begin + BLOCK_VECTORS, num);
+        gather(source, first_position, begin, end, q, q_stride, scratch.q, &queries);
+        const int first = queries.positions[0], last = queries.positions[queries.num - 1];
+        const Chunks chunks = attention_chunks(a, first, last - first + 1);
         any_chunk_of(source, queries, chunks.begin, scratch, scratch.running);
         for (int chunk = chunks.begin + 1; chunk < chunks.end; ++chunk) {
             any_chunk_of(source, queries, chunk, scratch, scratch.partial);
             for (int i = 0; i < queries.num; ++i) merge_partial(scratch.running + i * step, scratch.partial + i * step, a.head_dim);
         }
-        finish(a, rows, kv_head, scratch.running, out + row * out_stride, out_stride);
+        finish(a, kv_head, begin, end, scratch.running, out, out_stride);
     }
 }
 
@@ -200,13 +241,13 @@ void attention_chunk(const AttentionShape& a, const KvShape& s, const KvLayer& l
                      int first_position, int num_rows, int kv_head, int chunk, const float* q, int64_t q_stride, float* partial,
                      float* base) {
     const Source source = {a, s, layer, block_table, kv_head};
-    const int rows_at_once = block_rows(a);
+    const int num = num_rows * source.group();
     Scratch scratch;
     scratch_of(a, num_rows, base, &scratch);
-    for (int row = 0; row < num_rows; row += rows_at_once) {
-        const int rows = at_most(rows_at_once, num_rows - row);
-        const Queries queries = gather(source, first_position + row, rows, q + row * q_stride, q_stride, scratch.q);
-        any_chunk_of(source, queries, chunk, scratch, partial + size_t(row) * source.group() * (a.head_dim + PARTIAL_EXTRA));
+    Queries queries;
+    for (int begin = 0; begin < num; begin += BLOCK_VECTORS) {
+        gather(source, first_position, begin, at_most(begin + BLOCK_VECTORS, num), q, q_stride, scratch.q, &queries);
+        any_chunk_of(source, queries, chunk, scratch, partial + size_t(begin) * (a.head_dim + PARTIAL_EXTRA));
     }
 }
 
@@ -216,7 +257,7 @@ void attention_merge(const AttentionShape& a, int num_chunks, int num_rows, int 
     for (int i = 0; i < num; ++i)
         for (int chunk = 1; chunk < num_chunks; ++chunk)
             merge_partial(partials + size_t(i) * step, partials + (size_t(chunk) * num + i) * step, a.head_dim);
-    finish(a, num_rows, kv_head, partials, out, out_stride);
+    finish(a, kv_head, 0, num, partials, out, out_stride);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // One chunk's softmax, and how chunks' results become one: the native back end of attention.
 //
 // A partial is what one query vector got from one chunk, head_dim + PARTIAL_EXTRA floats: the values weighted with
-// e^(score - maximum), the weights' sum, the maximum, zeros. A vector that attends to nothing in a chunk has sum 0 and maximum
+// 2^(score - maximum), the weights' sum, the maximum, zeros; scores in units of ln 2. A vector that attends to nothing in a chunk has sum 0 and maximum
 // -infinity. (Milakov and Gimelshein 2018; Dao et al. 2022 for the chunks.)
 #pragma once
 
@@ -10,52 +10,59 @@
 namespace octavo::OCTAVO_ISA {
 namespace {
 
+constexpr float LOG2_E = 1.44269504088896341f;
+
 // Which tokens of a chunk: [begin, end), both in 0 .. ATTENTION_CHUNK.
 struct Tokens {
     int begin, end;
+    bool none() const { return begin >= end; }
     int first_sub() const { return begin / SUB; }
     int end_sub() const { return (end + SUB - 1) / SUB; }
-    bool none() const { return begin >= end; }
 };
 
-// A chunk's scales for int8 caches, null otherwise, and the soft cap.
+// What turns products into scores, in units of ln 2: a chunk's scales for int8 caches, null otherwise, and the soft cap.
 struct ScoreRules {
     const float* const* key_scales;  // [SUBS] x [16]
     const float* const* value_scales;
     float soft_cap;
+
+    bool plain() const { return !key_scales && !(soft_cap > 0); }
+    // Queries are scaled with this beforehand. Under a soft cap scores become units of ln 2 after it.
+    static float query_scale(const AttentionShape& a) { return a.soft_cap > 0 ? a.scale : a.scale * LOG2_E; }
+    f32x8 apply(f32x8 v, int t) const {
+        if (key_scales) v = v * load8(key_scales[t / SUB] + t % SUB);
+        if (soft_cap > 0) v = all8(soft_cap * LOG2_E) * tanh8(v * all8(1.0f / soft_cap));
+        return v;
+    }
 };
 
-// Scores of one query vector to weights in place, where `mine` are the tokens it attends to and `tile` those that the product
-// with the values visits: weights of tile's others are 0. Writes sum and maximum behind `partial`'s values.
-inline void soften(float* scores, Tokens mine, Tokens tile, const ScoreRules& rules, float* extra) {
-    const i32x8 begin = all8i(mine.begin), end = all8i(mine.end);
-    const int from = mine.none() ? tile.end_sub() * SUB : mine.first_sub() * SUB;
-    const int to = mine.none() ? from : mine.end_sub() * SUB;
-    const f32x8 cap = all8(rules.soft_cap), inverse_cap = all8(rules.soft_cap > 0 ? 1.0f / rules.soft_cap : 0.0f);
-    f32x8 highest = all8(MINUS_INFINITY);
-    for (int t = from; t < to; t += 8) {
-        f32x8 v = load8(scores + t);
-        if (rules.key_scales) v = v * load8(rules.key_scales[t / SUB] + t % SUB);
-        if (rules.soft_cap > 0) v = cap * tanh8(v * inverse_cap);
-        if (t < mine.begin || t + 8 > mine.end) {
-            const i32x8 at = first8() + t;
-            v = at >= begin & at < end ? v : all8(MINUS_INFINITY);
-        }
-        store8(scores + t, v);
-        highest = max8(highest, v);
+// Products of one query vector to weights in place, where `mine` are the tokens it attends to and `tile` those that the product
+// with the values visits: weights of tile's others are 0. Writes sum and maximum behind the partial's values.
+__attribute__((noinline)) void soften(float* scores, Tokens mine, Tokens tile, const ScoreRules& rules, float* extra) {
+    const int from = mine.begin / 8 * 8, to = mine.none() ? from : (mine.end + 7) / 8 * 8;
+    if (!rules.plain())
+        for (int t = from; t < to; t += 8) store8(scores + t, rules.apply(load8(scores + t), t));
+    const int edges[2] = {from, to - 8};
+    for (int t : edges) {
+        if (from == to || (t >= mine.begin && t + 8 <= mine.end)) continue;
+        const i32x8 at = first8() + t;
+        const i32x8 seen = (at >= all8i(mine.begin)) & (at < all8i(mine.end));
+        store8(scores + t, seen ? load8(scores + t) : all8(MINUS_INFINITY));
     }
+    f32x8 highest = all8(MINUS_INFINITY);
+    for (int t = from; t < to; t += 8) highest = max8(highest, load8(scores + t));
     const float maximum = highest8(highest);
     const f32x8 zero = all8(maximum == MINUS_INFINITY ? 0.0f : maximum);
-    f32x8 sums[2] = {};
+    f32x8 sum = {};
     for (int t = from; t < to; t += 8) {
-        f32x8 p = exp8(load8(scores + t) - zero);
-        sums[t / 8 % 2] = sums[t / 8 % 2] + p;
+        f32x8 p = exp2_negative8(load8(scores + t) - zero);
+        sum = sum + p;
         if (rules.value_scales) p = p * load8(rules.value_scales[t / SUB] + t % SUB);
         store8(scores + t, p);
     }
-    for (int t = tile.first_sub() * SUB; t < from; t += 8) store8(scores + t, f32x8{});
-    for (int t = to; t < tile.end_sub() * SUB; t += 8) store8(scores + t, f32x8{});
-    store8(extra, f32x8{sum8(sums[0] + sums[1]), maximum, 0, 0, 0, 0, 0, 0});
+    for (int t = tile.begin / 8 * 8; t < from; t += 8) store8(scores + t, f32x8{});
+    for (int t = to; t < tile.end; t += 8) store8(scores + t, f32x8{});
+    store8(extra, f32x8{sum8(sum), maximum, 0, 0, 0, 0, 0, 0});
 }
 
 // into = into and from together; the sum travels with the values.
@@ -67,7 +74,7 @@ inline void merge_partial(float* into, const float* from, int head_dim) {
         return;
     }
     const float maximum = a > b ? a : b;
-    const f32x8 weights = exp8(f32x8{a, b, 0, 0, 0, 0, 0, 0} - all8(maximum));
+    const f32x8 weights = exp2_negative8(f32x8{a, b, 0, 0, 0, 0, 0, 0} - all8(maximum));
     const f32x8 old_weight = all8(weights[0]), new_weight = all8(weights[1]);
     for (int d = 0; d < head_dim + PARTIAL_EXTRA; d += 8)
         store8(into + d, fma8(load8(from + d), new_weight, load8(into + d) * old_weight));
