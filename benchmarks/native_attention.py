@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import environment
 
 from octavo.kernels.native.operations import Operations, operations
 from octavo.kernels.native.structs import SUB, AttentionShape, KvLayer, KvShape, KvType
+from record import environment
 
 DTYPES = {KvType.F32: torch.float32, KvType.BF16: torch.bfloat16, KvType.I8: torch.int8}
 DECODE = [(1, 128), (1, 1024), (1, 8192), (16, 128), (16, 1024), (16, 4096), (64, 128), (64, 1024)]
@@ -42,7 +42,9 @@ class Layer:
 class Case:
     """A batch of ``batch`` requests with ``rows`` new tokens each at the end of ``context``."""
 
-    def __init__(self, shape: AttentionShape, kind: KvType, batch: int, context: int, rows: int, num_layers: int) -> None:
+    def __init__(
+        self, shape: AttentionShape, kind: KvType, batch: int, context: int, rows: int, num_layers: int
+    ) -> None:
         self.shape, self.batch, self.context, self.rows = shape, batch, context, rows
         blocks = -(-context // SUB)
         self.tables = np.random.default_rng(0).permutation(batch * blocks).astype(np.int32).reshape(batch, blocks)
@@ -70,7 +72,9 @@ class Case:
                 ops.attention(*references, table, first, self.rows, head, q, stride, out, stride, scratch_at)
 
 
-def torch_case(shape: AttentionShape, batch: int, context: int, rows: int, num_layers: int) -> list[Callable[[], object]]:
+def torch_case(
+    shape: AttentionShape, batch: int, context: int, rows: int, num_layers: int
+) -> list[Callable[[], object]]:
     """The same work by torch, one callable a layer; float32 keys and values, gathered."""
 
     def one() -> Callable[[], object]:
@@ -110,7 +114,9 @@ def measure(work: dict[str, Callable[[], float]], tries: int) -> dict[str, list[
     return found
 
 
-def cases(shape: AttentionShape, ops: Operations, batch: int, context: int, rows: int) -> dict[str, Callable[[], float]]:
+def cases(
+    shape: AttentionShape, ops: Operations, batch: int, context: int, rows: int
+) -> dict[str, Callable[[], float]]:
     """For every cache type and for torch a callable that returns the rate of one try: GB/s of decode, GFLOP/s of prefill."""
     elements = 2 * batch * context * shape.num_kv_heads * shape.head_dim
     operations_done = 4 * batch * shape.num_heads * shape.head_dim * sum(range(context - rows + 1, context + 1))
@@ -140,7 +146,9 @@ def main() -> None:
     torch.set_num_threads(1)
     shape = AttentionShape(args.heads, args.kv_heads, args.head_dim, args.window, args.head_dim**-0.5, 0.0)
     ops, results = operations(args.isa), []
-    print(f"{ops.name.decode()}; one thread; rate and (of the limit), best of {args.tries}; torch: times native bf16 is faster")
+    print(
+        f"{ops.name.decode()}; one thread; rate and (of the limit), best of {args.tries}; torch: times native bf16 is faster"
+    )
     for kind, (batch, context, rows) in [
         *(("decode", (batch, context, 1)) for batch, context in DECODE if args.only != "prefill"),
         *(("prefill", (1, length, length)) for length in PREFILL if args.only != "decode"),
@@ -150,12 +158,18 @@ def main() -> None:
         found = measure(work, args.tries)
         best = {name: max(rates) for name, rates in found.items()}
         in_bytes = {"f32": 4, "bf16": 2, "i8": 1, "torch": 4} if kind == "decode" else dict.fromkeys(best, 1)
-        shown = "  ".join(f"{n} {best[n]:6.1f} ({best[n] / best['limit']:4.0%})" for n in ("f32", "bf16", "i8", "torch"))
+        shown = "  ".join(
+            f"{n} {best[n]:6.1f} ({best[n] / best['limit']:4.0%})" for n in ("f32", "bf16", "i8", "torch")
+        )
         faster = best["bf16"] / in_bytes["bf16"] / (best["torch"] / in_bytes["torch"])
         unit = "GB/s" if kind == "decode" else "GFLOP/s"
-        print(f"{kind:7} batch {batch:2} context {context:4}  {shown}  limit {best['limit']:5.1f} {unit}  torch x{faster:.1f}")
+        print(
+            f"{kind:7} batch {batch:2} context {context:4}  {shown}  limit {best['limit']:5.1f} {unit}  torch x{faster:.1f}"
+        )
         medians = {name: statistics.median(rates) for name, rates in found.items()}
-        results.append({"kind": kind, "batch": batch, "context": context, "unit": unit, "best": best, "median": medians})
+        results.append(
+            {"kind": kind, "batch": batch, "context": context, "unit": unit, "best": best, "median": medians}
+        )
     if args.json:
         args.json.write_text(json.dumps({"environment": environment(), "results": results}, indent=1) + "\n")
 
