@@ -2,8 +2,9 @@
 
 For each shape and number of rows: products a second (an addition and a multiplication count as two), bytes of weights a second,
 the share of what this CPU could do with the instructions at hand, and torch's float32 product of the same shape (of one thread,
-times the threads) in the same interleaved run. Weights are either `cold` (copies of more than COLD_BYTES take turns, as the layers of a model do) or `warm`.
-Times are CPU times of the threads that compute, so a shared machine disturbs them little; the best of several rounds counts.
+times the threads) in the same interleaved run. Weights are `cold` (more copies than COLD_BYTES take turns, as the layers of a
+model do) or `warm`. Times are CPU times of the threads that compute, so a shared machine disturbs them little; the best of
+several rounds counts.
 """
 
 from __future__ import annotations
