@@ -36,7 +36,7 @@ struct Range {
 };
 
 // Part `index` of `parts` of n items in units of `unit`: contiguous, as even as can be.
-inline Range share(int n, int parts, int index, int unit = 1) {
+static inline Range share(int n, int parts, int index, int unit = 1) {
     const int64_t units = (n + unit - 1) / unit;
     const int begin = int(units * index / parts) * unit, end = int(units * (index + 1) / parts) * unit;
     return {begin < n ? begin : n, end < n ? end : n};

@@ -84,6 +84,7 @@ struct KvShape {
 
 // Static, as every function in a header that an isa_*.cpp includes: the linker would keep one copy of an inline one for all.
 static inline size_t kv_sub_block(const KvShape& s, int block, int offset) {  // which sub-block holds token `offset` of `block`
+    OCTAVO_CHECK(0 <= block && block < s.num_blocks && 0 <= offset && offset < s.block_size);
     return size_t(block) * (s.block_size / SUB) + offset / SUB;
 }
 

@@ -36,6 +36,7 @@ namespace octavo::OCTAVO_ISA {
 namespace {
 
 void linear(const Matrix& w, const Activations& x, int row0, int row1, int tile0, int tile1, const Output& out) {
+    OCTAVO_CHECK(0 <= row0 && row0 <= row1 && 0 <= tile0 && tile0 <= tile1 && tile1 <= w.num_tiles && x.groups == w.num_groups);
     const Range rows = {row0, row1}, tiles = {tile0, tile1};
     const bool floats = w.format == Format::F32 || w.format == Format::BF16;
     OCTAVO_CHECK(0 <= row0 && row0 <= row1 && 0 <= tile0 && tile0 <= tile1 && tile1 <= w.num_tiles);

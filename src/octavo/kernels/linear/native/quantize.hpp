@@ -32,6 +32,7 @@ inline void quantize_group(const float* x, const Activations& to, int row, int g
 
 // Writes ceil(k / GROUP) groups and nothing else: `to` may be a part of a row that others fill the rest of.
 void quantize(const float* x, int k, const Activations& to, int row) {
+    OCTAVO_CHECK(0 <= row && 0 <= k && k <= to.groups * GROUP);
     const int whole = k / GROUP, rest = k % GROUP;
     for (int g = 0; g < whole; ++g) columns::quantize_group(x + g * GROUP, to, row, g);
     if (!rest) return;

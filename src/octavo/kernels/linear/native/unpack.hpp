@@ -17,6 +17,7 @@ inline int element(const Matrix& w, size_t group, int i, int column) {  // eleme
 }
 
 void unpack_row(const Matrix& w, int n, float* out) {
+    OCTAVO_CHECK(0 <= n && n < w.n);
     const int column = n % TILE;
     for (int k = 0; k < w.k; ++k) {
         const size_t group = size_t(n / TILE) * w.num_groups + k / GROUP;
