@@ -86,9 +86,8 @@ def test_a_dying_peer_is_reported_and_the_others_go_on() -> None:
     assert len({tuple(one["prompt"]) for one in bodies}) == 6  # fresh tokens in every round
     rows = {row.target: row for row in found.rows}
     assert [one.measured.ok for one in rows["first"].repetitions] == [2, 2, 2]
-    assert rows["first"].num_failed == 0 and all(
-        note.startswith("not valid: the client") for note in rows["first"].notes
-    )
+    assert rows["first"].num_failed == 0
+    assert all(note.startswith("not valid: the client") or "prefix cache" in note for note in rows["first"].notes)
     assert rows["second"].repetitions[0].measured.ok == 2
     assert peers[1].dead and "cannot reach" in peers[1].dead
     assert peers[2].dead and peers[2].abilities is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from octavo.bench.model import Slo
 from octavo.bench.slo import parse_slo
-from octavo.durations import UNITS_S, parse_duration
+from octavo.durations import RUN_UNITS_S, UNITS_S, parse_duration, parse_run_time
 from octavo.errors import ConfigError
 
 
@@ -17,6 +17,15 @@ def test_the_units() -> None:
     assert parse_slo(" e2e = 2.5s ") == Slo(e2e_s=2.5)
     assert parse_duration("80us") == pytest.approx(80e-6)
     assert parse_duration("1e-3s") == 1e-3
+
+
+def test_how_long_a_run_lasts_is_in_seconds_unless_said() -> None:
+    assert parse_run_time("60") == parse_run_time(" 60s ") == parse_run_time("1m") == parse_run_time("1min") == 60.0
+    assert parse_run_time("1.5") == 1.5 and parse_run_time("250ms") == 0.25 and parse_run_time("1e2") == 100.0
+    assert parse_run_time("0.5h") == 1800.0
+    for text in ("0s", "-5", "soon", "", "inf", "3 days", "1e999", "4us"):
+        with pytest.raises(ConfigError, match="duration="):
+            parse_run_time(text)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,11 @@ def test_what_is_refused(text: str, expected: str) -> None:
 @given(st.floats(1e-3, 1e6), st.sampled_from(sorted(UNITS_S)))
 def test_every_positive_time_is_read_as_written(number: float, unit: str) -> None:
     assert parse_duration(f"{number!r}{unit}") == number * UNITS_S[unit]
+
+
+@given(st.floats(1e-3, 1e6), st.sampled_from(["", *sorted(RUN_UNITS_S)]))
+def test_every_run_time_is_read_as_written(number: float, unit: str) -> None:
+    assert parse_run_time(f"{number!r}{unit}") == number * RUN_UNITS_S[unit or "s"]
 
 
 @given(st.text(alphabet="tfpoe2=smun,.-+1 x\u0663", max_size=30))

@@ -29,6 +29,7 @@ from octavo.bench.statistics.quantile import quantile_intervals
 from octavo.bench.statistics.trend import slope_p_value
 from octavo.bench.statistics.warm_up import warm_up_length
 from octavo.bench.statistics.working_model import autocorrelation, autoregression, joint_exceedance
+from octavo.bench.summary import FEWEST_EFFECTIVE
 from support.latency_processes import Process, lognormal, queue
 
 NOTHING = Interval(None, None, None)
@@ -178,6 +179,25 @@ def test_warm_up_is_found_and_a_steady_run_is_left_whole() -> None:
     assert warm_up_length(np.arange(100.0)) == 0, "a run that never settles is left whole"
 
 
+@pytest.mark.parametrize(("process", "least"), [(lognormal(), 0.98), (lognormal(0.5), 0.98), (queue(0.5), 0.6)])
+def test_a_fourfold_slow_start_is_cut_wherever_the_least_spread_lies(process: Process, least: float) -> None:
+    """MSER over the whole run missed a quarter of these (half in the queue): its minimum lay in a quiet piece near the end."""
+    rng = np.random.default_rng(16)
+    cuts = []
+    for _ in range(50):
+        values = process.draw(rng, 600)
+        values[:50] *= 4
+        cuts.append(warm_up_length(values))
+    assert np.mean([cut >= 40 for cut in cuts]) >= least
+    assert max(cuts) < 300
+
+
+@pytest.mark.parametrize(("process", "most"), [(lognormal(0.5), 0.04), (queue(0.5), 0.1), (queue(0.8), 0.12)])
+def test_a_stationary_run_is_hardly_ever_cut(process: Process, most: float) -> None:
+    rng = np.random.default_rng(17)
+    assert np.mean([warm_up_length(process.draw(rng, 600)) > 0 for _ in range(80)]) <= most
+
+
 def test_the_slope_test_sees_a_growing_queue_and_not_a_correlated_one() -> None:
     rng = np.random.default_rng(12)
     alarms = [slope_p_value(lognormal(0.8).draw(rng, 600)) for _ in range(150)]
@@ -255,6 +275,31 @@ def test_a_promise_is_shown_by_299_requests_without_a_miss() -> None:
     assert requests_needed(0.01) == 0 == check_promise(100, 2).num_needed
     needed = requests_needed(0.005)
     assert check_promise(needed, math.ceil(0.005 * needed - 1e-9)).kept
+
+
+def test_correlated_requests_show_a_promise_later() -> None:
+    assert check_promise(600, 0, worth=0.5).kept and not check_promise(590, 0, worth=0.5).kept
+    assert check_promise(600, 0, worth=0.5).num_needed == 598
+    assert check_promise(2000, 8, worth=0.5).share_low == pytest.approx(check_promise(1000, 4).share_low)
+    assert check_promise(600, 0, worth=0.5).num_requests == 600
+
+
+def test_a_promise_is_called_kept_of_a_server_that_breaks_it_in_at_most_five_percent() -> None:
+    kept = np.array([check_promise(1000, over).kept for over in range(30)])
+    assert kept @ stats.binom.pmf(np.arange(30), 1000, 0.01) <= 0.05
+    assert kept @ stats.binom.pmf(np.arange(30), 1000, 0.002) >= 0.9
+
+
+def test_few_effective_values_widen_the_interval_upwards() -> None:
+    """A short queue: before, its mean's interval held the truth in 78 % of runs."""
+    process, rng, held, warned = queue(0.8), np.random.default_rng(19), 0, 0
+    for run in range(100):
+        values = process.draw(rng, 300)
+        mean = mean_interval(values, run)
+        held += holds(mean, process.mean)
+        warned += len(values) / inflation(values) < FEWEST_EFFECTIVE
+        assert mean.high - mean.value > mean.value - mean.low  # type: ignore[operator]
+    assert held >= 82 and warned >= 90
 
 
 def test_jain() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from executor_tiny import write_tiny_llama
 from rich.console import Console
 
 from octavo.bench.calibration import Calibration, faster
@@ -330,6 +331,18 @@ def test_tables() -> None:
         console.print(suite_grid(rows, result.http_over_offline).rich("suite"))
     assert "6.86 (6.86..6.86)" in capture.get()
     assert [number(value) for value in (0, 0.12345, 1.5, 12.34, 1234.5)] == ["0", "0.123", "1.5", "12.3", "1234"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "stored", "int8", "int4"])
+def test_every_dtype_of_the_engine_has_a_limit(dtype: str, tmp_path: Path) -> None:
+    """A new dtype once left the suite without facts; those of weights in 8 or 4 bits are held to the int8 rate."""
+    from octavo.cli.offline import model_facts
+
+    write_tiny_llama(tmp_path)
+    facts = model_facts("m", tmp_path, EngineConfig(dtype=dtype, kv_dtype="float32"))
+    assert facts is not None and 0 < facts.weight_bytes <= 4 * facts.num_parameters and facts.kv_bytes_per_token > 0
+    assert facts.arithmetic == (dtype if dtype.startswith(("float", "bfloat")) else "int8")
+    assert limit_of(work_of(plan([[1]], 2, 1), facts), facts, machine(int8_gflops=figure(1.0))) is not None
 
 
 def test_the_engine_in_this_process_answers_a_plan() -> None:

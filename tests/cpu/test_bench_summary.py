@@ -8,14 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from octavo.bench.model import BenchRequest, Interval, LoadPlan, Outcome, RequestRecord, Slo, Summary
-from octavo.bench.summary import FORMULAS, count, meets, summarise
+from octavo.bench.model import Interval, Outcome, RequestRecord, Slo, Summary
+from octavo.bench.promises import meets
+from octavo.bench.summary import FEWEST_EFFECTIVE, FORMULAS, count, summarise
 
 NOTHING = Interval(None, None, None)
-
-
-def plan_of(requests: list[BenchRequest] | None = None) -> LoadPlan:
-    return LoadPlan(workload="w", arrivals="a", seed=1, requests=requests or [], send_s=[None] * len(requests or []))
 
 
 def record(
@@ -47,8 +44,8 @@ def steady_records(num: int = 400, rate: float = 10.0, seed: int = 0) -> list[Re
     return [record(i, i / rate, float(rng.lognormal(-2, 0.3)), float(rng.lognormal(-4, 0.1))) for i in range(num)]
 
 
-def summary_of(records: list[RequestRecord], slo: Slo | None = None, plan: LoadPlan | None = None) -> Summary:
-    return summarise(records, plan or plan_of(), slo or Slo(), seed=1)
+def summary_of(records: list[RequestRecord], slo: Slo | None = None) -> Summary:
+    return summarise(records, slo or Slo(), seed=1)
 
 
 def test_every_figure_of_a_regular_run() -> None:
@@ -133,14 +130,47 @@ def test_warm_up_is_cut_from_latencies_and_rates() -> None:
 
 
 def test_goodput_takes_a_requests_own_slo_before_the_runs() -> None:
-    requests = [BenchRequest(index=i, text="x", slo=Slo(ttft_s=0.05) if i % 4 == 0 else None) for i in range(100)]
-    records = [record(i, i * 0.1, service_class="strict" if i % 4 == 0 else "loose") for i in range(100)]
-    found = summary_of(records, Slo(ttft_s=0.2), plan_of(requests))
+    strict = {"service_class": "strict", "slo": Slo(ttft_s=0.05)}
+    records = [record(i, i * 0.1, **(strict if i % 4 == 0 else {"service_class": "loose"})) for i in range(100)]
+    found = summary_of(records, Slo(ttft_s=0.2))
     assert found.goodput_rps.value == pytest.approx(7.5, rel=0.05)
     assert found.groups["class:strict"]["slo_met_share"] == 0.0
     assert found.groups["class:loose"]["slo_met_share"] == 1.0
     assert found.groups["class:loose"]["requests"]["ok"] == 75
     assert found.groups["class:loose"]["ttft_s"]["p50"]["value"] == pytest.approx(0.1)
+
+
+def test_a_promise_is_checked_as_a_statement_on_the_server() -> None:
+    found = summary_of([record(i, i * 0.1) for i in range(400)], Slo(ttft_s=0.2))
+    (ttft,) = found.promises
+    assert (ttft.what, ttft.limit_s, ttft.num_requests, ttft.num_over, ttft.kept) == ("ttft_s", 0.2, 400, 0, True)
+    assert ttft.share_low == pytest.approx(0.05 ** (1 / 400)) and ttft.effective_requests == 400
+    short = summary_of([record(i, i * 0.1) for i in range(200)], Slo(ttft_s=0.2)).promises[0]
+    assert not short.kept and short.num_needed == 299
+    broken = summary_of([record(i, i * 0.1, ttft=0.3 if i % 20 == 0 else 0.1) for i in range(400)], Slo(ttft_s=0.2))
+    assert not broken.promises[0].kept and broken.promises[0].num_needed == 0 and broken.promises[0].num_over == 20
+    assert summary_of(steady_records()).promises == [], "nothing was promised"
+
+
+def test_failed_requests_break_every_promise_and_own_promises_count_under_all() -> None:
+    records = [record(i, i * 0.1, slo=Slo(e2e_s=0.1) if i % 2 else None) for i in range(100)]
+    found = {one.what: one for one in summary_of([*records, failed(100, 10.0)], Slo(ttft_s=0.2, tpot_s=0.5)).promises}
+    assert [(one.num_requests, one.num_over) for one in found.values()] == [(51, 1), (51, 1), (101, 51)]
+    assert list(found) == ["ttft_s", "tpot_s", "all"] and found["all"].limit_s is None
+    (own,) = summary_of(records).promises
+    assert own.what == "all" and own.num_over == 50
+
+
+def test_the_effective_number_of_requests() -> None:
+    records = steady_records()
+    found = summary_of(records).ttft_s
+    assert found.num == 400 and 300 < found.effective_mean <= 400 and 200 < found.effective_p99 <= 400  # type: ignore[operator]
+    assert summary_of(records).warnings == []
+    slow = [record(i, i / 10, 1 + np.sin(i / 60)) for i in range(400)]
+    assert summary_of(slow).ttft_s.effective_mean < FEWEST_EFFECTIVE  # type: ignore[operator]
+    assert "worth" in summary_of(slow).warnings[0] and "times as long" in summary_of(slow).warnings[0]
+    nothing = summary_of([]).ttft_s
+    assert (nothing.num, nothing.effective_mean, nothing.effective_p99) == (0, None, None)
 
 
 def test_without_slo_goodput_is_what_was_answered() -> None:
@@ -222,6 +252,7 @@ def test_a_summary_is_plain_json_and_every_figure_has_its_formula() -> None:
     records = [record(i, i * 0.1, tenant="t", service_class="c") for i in range(50)]
     found = summary_of(records)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Summary) == found
-    figures = {name for name in Summary.__struct_fields__ if name not in ("groups", "slope_p_value")}
+    figures = {name for name in Summary.__struct_fields__ if name not in ("groups", "slope_p_value", "warnings")}
     assert figures <= set(FORMULAS)
-    assert set(FORMULAS) - figures == {"window", "mean", "quantiles", "rates"}
+    inside = {"window", "mean", "quantiles", "rates", "effective_mean", "effective_p99"}
+    assert set(FORMULAS) - figures == inside

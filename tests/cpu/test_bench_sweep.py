@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from octavo.bench.model import LoadPlan, Outcome, Run, Slo
+from octavo.bench.model import Outcome, Run, Slo
 from octavo.bench.summary import summarise
 from octavo.bench.sweep import Search, find_max_rate, knee_of, sweep
 from octavo.errors import ConfigError
@@ -15,7 +15,6 @@ from support.simulated_runs import interval, latency, queue_records, run, summar
 
 SLO = Slo(e2e_s=0.5)
 CAPACITY = 10.0
-PLAN = LoadPlan(workload="w", arrivals="a", seed=0, requests=[], send_s=[])
 
 
 def queue_runs(num: int, seed: int = 0) -> tuple[Callable[[float], Run], list[float]]:
@@ -40,7 +39,7 @@ def test_the_highest_rate_is_found_in_noise() -> None:
     found = []
     for seed in range(3):
         run_at, asked = queue_runs(1500, seed)
-        result = find_max_rate(run_at, SLO, 1.0, 20.0, search)
+        result = find_max_rate(run_at, SLO, [1.0, 20.0], search)
         assert result.rate is not None and result.beyond is not None
         assert 1.0 < result.beyond / result.rate <= 1.05
         assert len(asked) <= len(result.trials) * search.max_repeats
@@ -51,7 +50,7 @@ def test_the_highest_rate_is_found_in_noise() -> None:
 
 def test_clear_rates_take_one_run_and_close_ones_are_repeated() -> None:
     run_at, _ = queue_runs(800)
-    result = find_max_rate(run_at, SLO, 1.0, 20.0, Search(share=0.95))
+    result = find_max_rate(run_at, SLO, [1.0, 20.0], Search(share=0.95))
     by_rate = {trial.rate: trial for trial in result.trials}
     assert by_rate[1.0].num_runs == by_rate[20.0].num_runs == 1
     assert max(trial.num_runs for trial in result.trials) > 1
@@ -63,9 +62,9 @@ def test_clear_rates_take_one_run_and_close_ones_are_repeated() -> None:
 
 def test_bounds_that_hold_no_edge() -> None:
     run_at, asked = queue_runs(400)
-    below = find_max_rate(run_at, SLO, 0.5, 1.0)
+    below = find_max_rate(run_at, SLO, [0.5, 1.0])
     assert (below.rate, below.beyond) == (1.0, None) and set(asked) == {0.5, 1.0}
-    above = find_max_rate(run_at, SLO, 30.0, 60.0)
+    above = find_max_rate(run_at, SLO, [30.0, 60.0])
     assert (above.rate, above.beyond) == (None, 30.0) and len(above.trials) == 1
 
 
@@ -76,14 +75,41 @@ def test_failed_requests_break_the_promise() -> None:
             one.outcome = Outcome.FAILED
         return run(records=records)
 
-    result = find_max_rate(run_at, SLO, 1.0, 10.0, Search(share=0.9))
+    result = find_max_rate(run_at, SLO, [1.0, 10.0], Search(share=0.9))
     assert result.rate is not None and 4.7 <= result.rate <= 5.0
+
+
+def test_a_request_is_judged_by_its_own_promise() -> None:
+    """Classes: a batch request that takes long keeps its promise, an interactive one does not."""
+
+    def run_at(rate: float) -> Run:
+        records = queue_records(rate, CAPACITY, 1000, np.random.default_rng(3))
+        for one in records[::2]:
+            one.slo = Slo(e2e_s=60.0)
+        for one in records[1::2]:
+            one.slo = Slo(e2e_s=1.0)
+        return run(records=records)
+
+    shared = find_max_rate(queue_runs(1000, 3)[0], SLO, [1.0, 12.0], Search(share=0.9))
+    own = find_max_rate(run_at, SLO, [1.0, 12.0], Search(share=0.9))
+    assert own.rate is not None and shared.rate is not None and own.rate > 1.1 * shared.rate
+    assert find_max_rate(run_at, Slo(), [1.0, 12.0], Search(share=0.9)).rate == own.rate
+
+
+def test_the_rates_of_the_sweep_narrow_the_search_and_say_whether_the_promise_is_shown() -> None:
+    run_at, asked = queue_runs(1500)
+    found = find_max_rate(run_at, SLO, [16.0, 1.0, 2.0, 4.0, 8.0], Search(share=0.9))
+    assert asked[:3] == [1.0, 2.0, 4.0] and found.rate is not None and 4 < found.rate < 10
+    assert found.promise is not None and found.promise.share == 0.9
+    assert found.trials[0].promise is not None and found.trials[0].promise.kept
+    alone = find_max_rate(run_at, SLO, [1.0])
+    assert (alone.rate, alone.beyond) == (1.0, None) and len(alone.trials) == 1
 
 
 def test_an_invalid_and_a_growing_run_do_not_meet_the_slo() -> None:
     steady = queue_records(1.0, CAPACITY, 300, np.random.default_rng(1))
     growing = queue_records(12.0, CAPACITY, 300, np.random.default_rng(1))
-    measured = summarise(growing, PLAN, SLO, seed=1)
+    measured = summarise(growing, SLO, seed=1)
     assert measured.stationary is False
 
     def run_at(rate: float) -> Run:
@@ -91,7 +117,7 @@ def test_an_invalid_and_a_growing_run_do_not_meet_the_slo() -> None:
             return run(records=steady, valid=False, invalid_reason="the client could not keep up")
         return run(measured, records=growing) if rate > 4 else run(records=steady)
 
-    result = find_max_rate(run_at, Slo(e2e_s=1e6), 1.0, 16.0, Search(share=0.9))
+    result = find_max_rate(run_at, Slo(e2e_s=1e6), [1.0, 16.0], Search(share=0.9))
     reasons = {trial.rate: trial.reason for trial in result.trials}
     assert reasons[16.0] == "not valid: the client could not keep up"
     assert any("kept growing" in reason for reason in reasons.values())
@@ -102,22 +128,19 @@ def test_warm_up_and_cancelled_requests_do_not_count() -> None:
     records = queue_records(1.0, CAPACITY, 200, np.random.default_rng(2))
     records[150].outcome = Outcome.CANCELLED
     late = summary(warm_up_s=records[50].intended_s)
-    result = find_max_rate(lambda _: run(late, records=records), SLO, 1.0, 2.0)
+    result = find_max_rate(lambda _: run(late, records=records), SLO, [1.0, 2.0])
     assert result.trials[0].num_requests % 149 == 0
-    nothing = find_max_rate(lambda _: run(), SLO, 1.0, 2.0)
+    nothing = find_max_rate(lambda _: run(), SLO, [1.0, 2.0])
     assert nothing.rate is None and "too short" in nothing.trials[0].reason
 
 
 def test_bad_bounds_are_refused() -> None:
     run_at, asked = queue_runs(10)
-    for low, high in ((2.0, 1.0), (0.0, 1.0), (1.0, float("inf")), (1.0, 1.0)):
-        with pytest.raises(ConfigError, match="0 < low < high"):
-            find_max_rate(run_at, SLO, low, high)
-    with pytest.raises(ConfigError, match="needs an SLO"):
-        find_max_rate(run_at, Slo(), 1.0, 2.0)
     for rates in ([], [1.0, 0.0], [float("nan")]):
         with pytest.raises(ConfigError, match="rates above zero"):
             sweep(run_at, rates)
+        with pytest.raises(ConfigError, match="rates above zero"):
+            find_max_rate(run_at, SLO, rates)
     assert asked == []
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from support.server_process import ServerProcess
 
-WORKLOAD = ("--workload", "synthetic:prompt=12,output=8", "--vocab-size", "500", "--duration", "4s")
+WORKLOAD = ("--workload", "synthetic:prompt=12,output=8", "--vocab-size", "500", "--duration", "4")
 
 
 @pytest.fixture(scope="module")

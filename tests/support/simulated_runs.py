@@ -74,6 +74,7 @@ class Server:
     size: int = 1000
     correlation: float = 0.5
     spread: float = SIGMA  # of the logarithm of TTFT between requests
+    closed: bool = False  # a closed loop with an SLO: throughput and goodput are tested as well
 
     def measure(self, rng: np.random.Generator, created: str = "2026-11-21T09:00:00Z") -> Run:
         factor = self.slowness * float(np.exp(self.between * rng.standard_normal()))
@@ -81,16 +82,19 @@ class Server:
         ttft = 0.1 * factor * draw(rng, self.size) ** (self.spread / SIGMA)
         tpot = 0.02 * factor * draw(rng, self.size) ** (0.1 * self.spread / SIGMA)
         e2e = ttft + 64 * tpot
-        rate = 4.0 * float(np.exp(0.005 * rng.standard_normal()))  # an open loop: what was offered
+        rate = 4.0 * float(np.exp(0.005 * rng.standard_normal()))  # as if it were offered
+        good = rate * float(np.mean(ttft < 0.3)) if self.closed else rate
         found = summary(
             **{
                 name: latency(*np.quantile(values, [0.5, 0.99]).tolist())
                 for name, values in (("ttft_s", ttft), ("tpot_s", tpot), ("e2e_s", e2e))
             },
-            goodput_rps=interval(rate * float(np.mean(ttft < 0.3))),
+            goodput_rps=interval(good),
+            request_rate_rps=interval(rate),
             output_tokens_per_s=interval(rate * 64),
         )
-        return run(found, created=created)
+        more = {"arrivals": "closed:users=8", "slo": Slo(ttft_s=0.3)} if self.closed else {}
+        return run(found, created=created, **more)
 
 
 def interleaved(first: Server, second: Server, num_runs: int, rng: np.random.Generator) -> dict[str, list[Run]]:

@@ -28,7 +28,7 @@ class Context:
 
 def assemble(plan: LoadPlan, outcome: RunOutcome, context: Context) -> Run:
     """Everything that ``report`` and ``compare`` will ever need."""
-    summary = summarise(outcome.records, plan, context.slo, seed=plan.seed)
+    summary = summarise(outcome.records, context.slo, seed=plan.seed)
     lags = np.asarray(lags_s(outcome.records) or [0.0])
     return Run(
         name=context.name,

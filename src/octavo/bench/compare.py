@@ -6,9 +6,11 @@ it in every metric, and Holm's correction covers all of these tests together.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -32,13 +34,33 @@ class Metric:
     more_is_better: bool = False
 
 
-METRICS = (
-    Metric("ttft_s.p50", lambda summary: summary.ttft_s.p50, "s"),
-    Metric("ttft_s.p99", lambda summary: summary.ttft_s.p99, "s"),
-    Metric("tpot_s.p50", lambda summary: summary.tpot_s.p50, "s"),
-    Metric("e2e_s.p50", lambda summary: summary.e2e_s.p50, "s"),
-    Metric("output_tokens_per_s", lambda summary: summary.output_tokens_per_s, "tokens/s", more_is_better=True),
-    Metric("goodput_rps", lambda summary: summary.goodput_rps, "requests/s", more_is_better=True),
+LATENCIES = ("ttft_s", "tpot_s", "e2e_s", "inter_chunk_s")
+STATISTICS = ("mean", "p50", "p90", "p99")
+RATES: Mapping[str, str] = MappingProxyType(
+    {"output_tokens_per_s": "tokens/s", "total_tokens_per_s": "tokens/s", "goodput_rps": "requests/s"}
+)
+
+
+def metric(name: str) -> Metric:
+    """``ttft_s.p50``, ``output_tokens_per_s``, ...: any latency's statistic or rate of a summary. Raises ``ConfigError``."""
+    if name in RATES:
+        return Metric(name, lambda summary: getattr(summary, name), RATES[name], more_is_better=True)
+    known = [f"{latency}.{statistic}" for latency in LATENCIES for statistic in STATISTICS]
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, *RATES], n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"unknown metric {name!r}; {hint}known: {', '.join(RATES)}, and {', '.join(LATENCIES)} with "
+            f".{', .'.join(STATISTICS)}",
+            param="metrics",
+        )
+    latency, _, statistic = name.partition(".")
+    return Metric(name, lambda summary: getattr(getattr(summary, latency), statistic), "s")
+
+
+METRICS = tuple(
+    metric(name)
+    for name in ("ttft_s.p50", "ttft_s.p99", "tpot_s.p50", "e2e_s.p50", "output_tokens_per_s", "goodput_rps")
 )
 
 
@@ -63,13 +85,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     num_runs: dict[str, int]
     rows: list[Row]
     warnings: list[str]
+    left_out: dict[str, str] = {}  # metric -> why it was not tested
     level: float = LEVEL
 
 
 def compare(
-    runs_by_label: Mapping[str, Sequence[Run]], *, metrics: Sequence[Metric] = METRICS, seed: int = 0
+    runs_by_label: Mapping[str, Sequence[Run]], *, metrics: Sequence[Metric] | None = None, seed: int = 0
 ) -> Comparison:
-    """The first label is the baseline. Invalid runs are left out, with a warning. Fewer metrics need fewer runs to be shown.
+    """The first label is the baseline. Invalid runs are left out, with a warning. Without ``metrics``: those of METRICS that say
+    something new. Fewer metrics show smaller differences.
 
     Raises ``ConfigError`` for fewer than two labels, ``BenchError`` for a label without a valid run.
     """
@@ -83,12 +107,12 @@ def compare(
                 f"{label!r} has no valid run ({'; '.join(sorted(reasons)) or 'no run at all'}); measure again"
             )
     baseline, *others = valid
-    everything = [run for runs in valid.values() for run in runs]
+    left_out = {} if metrics is not None else _nothing_new([run for runs in valid.values() for run in runs])
     tested = [
         (metric, label, _values(metric, valid[baseline]), _values(metric, valid[label]))
         for label in others
-        for metric in metrics
-        if not _says_nothing_new(metric, everything)
+        for metric in metrics or METRICS
+        if metric.name not in left_out
     ]
     tested = [one for one in tested if len(one[2]) and len(one[3])]
     p_values = [permutation_p_value(_scaled(base, other), _scaled(other, base), seed) for *_, base, other in tested]
@@ -111,7 +135,7 @@ def compare(
         )
     counts = {label: len(runs) for label, runs in valid.items()}
     warnings = warnings_of(runs_by_label) + _too_few(counts, len(rows))
-    return Comparison(baseline=baseline, num_runs=counts, rows=rows, warnings=warnings)
+    return Comparison(baseline=baseline, num_runs=counts, rows=rows, warnings=warnings, left_out=left_out)
 
 
 def runs_needed(num_tests: int, level: float = LEVEL) -> int:
@@ -124,14 +148,24 @@ def runs_needed(num_tests: int, level: float = LEVEL) -> int:
     return size
 
 
-def _says_nothing_new(metric: Metric, runs: Sequence[Run]) -> bool:
-    """Every test too many takes power from the others. E2E is TTFT + (n - 1) TPOT where a server streams; goodput is the
-    request rate where nothing was promised."""
-    if metric.name == "e2e_s.p50":
-        return all(run.summary.tpot_s.p50.value is not None for run in runs)
-    if metric.name == "goodput_rps":
-        return all(run.slo == Slo() and run.summary.goodput_rps == run.summary.request_rate_rps for run in runs)
-    return False
+def _nothing_new(runs: Sequence[Run]) -> dict[str, str]:
+    """Metric -> why it need not be tested: every test too many takes power from the others."""
+    found = {}
+    if all(run.summary.tpot_s.p50.value is not None for run in runs):
+        found["e2e_s.p50"] = "it is TTFT + (n - 1) TPOT"
+    if kept_up := all(_kept_up(run) for run in runs):
+        found["output_tokens_per_s"] = "an open loop that keeps up answers what it is offered"
+    everything_good = all(run.summary.goodput_rps.value == run.summary.request_rate_rps.value for run in runs)
+    if everything_good and (kept_up or all(run.slo == Slo() for run in runs)):
+        found["goodput_rps"] = "all answered requests met all promises"
+    return found
+
+
+def _kept_up(run: Run) -> bool:
+    """An open loop in which no queue grew and nothing failed."""
+    counts = run.requests
+    closed = run.arrivals.partition(":")[0] == "closed"
+    return not closed and run.summary.stationary is True and counts.failed == counts.timed_out == 0
 
 
 def _values(metric: Metric, runs: Sequence[Run]) -> Array:

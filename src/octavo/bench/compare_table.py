@@ -31,7 +31,8 @@ def render(comparison: Comparison) -> RenderableType:
         )
     notes = [Text(f"! {warning}", "yellow") for warning in comparison.warnings]
     words = f"ratio = label / {comparison.baseline}; a verdict needs p (Holm) <= {comparison.level:g}"
-    return Group(table, Text(words + directions(comparison.rows)), *notes)
+    left_out = [Text(f"not tested: {name}, {why}") for name, why in comparison.left_out.items()]
+    return Group(table, Text(words + directions(comparison.rows)), *left_out, *notes)
 
 
 def directions(rows: list[Row]) -> str:

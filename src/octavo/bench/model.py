@@ -90,6 +90,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     tenant: str = ""
     service_class: str = ""
     server_timings: dict[str, float | None] = {}  # the server's own account, if it sends one
+    slo: Slo | None = None  # what it was promised; None: the run's own
     not_sent: bool = False  # it never left the client: the turn before it or the whole server had failed
 
     @property
@@ -130,12 +131,31 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds."""
+    """Seconds. ``effective``: as many independent values would say as much about the mean, or about the p99, as these ``num``
+    correlated ones do; the intervals are as wide as that asks for."""
 
     mean: Interval
     p50: Interval
     p90: Interval
     p99: Interval
+    num: int = 0
+    effective_mean: float | None = None
+    effective_p99: float | None = None
+
+
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """The binomial check of "at least ``share`` of all requests are within the limit" (`statistics/promise.py`)."""
+
+    what: str  # "ttft_s", "tpot_s", "e2e_s"; "all": every promise of a request, its own or the run's
+    limit_s: float | None  # None for "all"
+    share: float
+    confidence: float
+    kept: bool  # shown with that confidence
+    num_requests: int  # in the steady state, failed and timed-out ones included
+    num_over: int  # over the limit, or without an answer
+    effective_requests: float  # independent ones that are worth as much; the check counts these
+    share_low: float  # lower confidence bound of the share within the limit
+    num_needed: int  # such requests that would show it at the observed share; 0: no number would
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +186,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_s: float = 0.0  # cut by MSER
     stationary: bool | None = None  # slope test on the steady state; None: too few requests to tell
     slope_p_value: float | None = None
+    promises: list[Promise] = []  # empty where nothing was promised
+    warnings: list[str] = []  # why figures are less certain than their intervals say
 
 
 class ClientLag(msgspec.Struct, frozen=True, kw_only=True):

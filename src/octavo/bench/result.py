@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import os
 import tempfile
@@ -108,11 +109,17 @@ def published_schema() -> str:
 
 def write_rows(runs: Sequence[Run], path: Path) -> None:
     """One row per request; the file's ending says the format, ``.csv`` or ``.parquet`` (which adds the chunks as lists)."""
-    writers: dict[str, Callable[[Sequence[Run]], bytes]] = {".csv": _csv, ".parquet": _parquet}
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
+    check_rows(path)
+    write: Callable[[Sequence[Run]], bytes] = _csv if path.suffix.lower() == ".csv" else _parquet
+    write_whole(path, write(runs))
+
+
+def check_rows(path: Path) -> None:
+    """Before anything is measured: raises ``ConfigError`` for a file that rows cannot be written to."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"rows go to a .csv or a .parquet file, not to {path}", param="rows")
-    write_whole(path, writer(runs))
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError("parquet needs pyarrow: pip install 'octavo[bench]' (or write a .csv)", param="rows")
 
 
 def row(run: str, record: RequestRecord) -> dict[str, Any]:
@@ -157,13 +164,9 @@ def _csv(runs: Sequence[Run]) -> bytes:
 
 
 def _parquet(runs: Sequence[Run]) -> bytes:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ConfigError(
-            "parquet needs pyarrow: pip install 'octavo[bench]' (or write a .csv)", param="rows"
-        ) from None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns = {name: [one[name] for one in _rows(runs)] for name in ROW_COLUMNS}
     records = [record for run in runs for record in run.records]
     types = {name: pa.float64() for name in ROW_COLUMNS if name.endswith("_s")}

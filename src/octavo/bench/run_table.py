@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from octavo.bench.model import Interval, Latency, Run, Slo
+from octavo.bench.model import Interval, Latency, Outcome, Promise, Run
 
 
 def run_table(run: Run) -> Table:
@@ -44,23 +44,51 @@ def run_lines(run: Run) -> list[str]:
         f"{run.name}: {run.workload}, {run.arrivals}, at {run.url} ({run.model})",
         f"requests: {counts.ok} ok ({counts.warm_up} in the warm-up, cut), {counts.failed} failed, {counts.timed_out} timed out",
         f"output tokens/s: {_interval(summary.output_tokens_per_s)}, total tokens/s: {_interval(summary.total_tokens_per_s)}",
-        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {_promise(run.slo)}",
+        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {_promised(run)}",
         f"client lag p99: {run.client_lag_s.p99 * 1e3:.2f} ms",
     ]
+    ttft = summary.ttft_s
+    if ttft.effective_mean is not None and ttft.effective_p99 is not None:
+        lines.append(
+            f"{ttft.num} TTFTs: worth {ttft.effective_mean:.0f} independent ones for the mean, "
+            f"{ttft.effective_p99:.0f} for the p99"
+        )
+    lines += [promise_line(one) for one in summary.promises]
+    if first := next((one.error for one in run.records if one.error and one.outcome is not Outcome.CANCELLED), None):
+        lines.append(f"first error: {first}")
     if summary.stationary is False:
         lines.append(
             f"not stationary (p = {summary.slope_p_value:.2g}): latencies drift, so these figures depend on the duration"
         )
+    lines += [f"! {warning}" for warning in summary.warnings]
     lines += [f"note: {note}" for note in run.notes]
     if not run.valid:
         lines.append(f"INVALID: {run.invalid_reason}")
     return lines
 
 
-def _promise(slo: Slo) -> str:
+def promise_line(promise: Promise) -> str:
+    """``p99 of TTFT <= 500 ms: shown (0 of 720 requests over, worth 650 independent ones)``."""
+    name = promise.what.removesuffix("_s").upper()
+    what = f"p{promise.share * 100:g} of {name} <= {(promise.limit_s or 0.0) * 1e3:g} ms"
+    if promise.limit_s is None:
+        what = f"all promises of a request, for {promise.share:.0%} of requests"
+    if promise.kept:
+        verdict = f"shown with {promise.confidence:.0%} confidence"
+    elif promise.num_needed == 0:
+        verdict = f"broken, {1 - promise.num_over / promise.num_requests:.1%} kept it"
+    else:
+        verdict = f"not shown, about {promise.num_needed} such requests would"
+    seen = f"{promise.num_over} of {promise.num_requests} requests over"
+    return f"{what}: {verdict} ({seen}, worth {promise.effective_requests:.0f} independent ones)"
+
+
+def _promised(run: Run) -> str:
     parts = [
         f"{name} <= {limit * 1e3:g} ms"
-        for name, limit in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s), ("E2E", slo.e2e_s))
+        for name, limit in (("TTFT", run.slo.ttft_s), ("TPOT", run.slo.tpot_s), ("E2E", run.slo.e2e_s))
         if limit is not None
     ]
+    if any(one.slo is not None for one in run.records):
+        parts.append("else their own promises" if parts else "their own promises")
     return ", ".join(parts) or "no promise (all answered count)"

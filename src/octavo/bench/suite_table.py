@@ -109,7 +109,9 @@ def servers_grid(result: PeersResult) -> Grid:
     lines = [
         (
             peer.name,
-            peer.abilities.model if peer.abilities else NOTHING,
+            peer.abilities.model.rsplit("/", 1)[-1]
+            if peer.abilities
+            else NOTHING,  # a page is no place for somebody's folders
             NOTHING if peer.ready_s is None else f"{peer.ready_s:.1f}",
             NOTHING if peer.peak_rss_bytes is None else f"{peer.peak_rss_bytes / 2**20:.0f}",
             NOTHING if peer.idle_cores is None else f"{peer.idle_cores:.2f}",

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from octavo.bench.model import Outcome, RequestRecord, Run, Slo
-from octavo.bench.statistics.dependence import inflation
+from octavo.bench.model import Outcome, Promise, RequestRecord, Run, Slo
+from octavo.bench.promises import judge_promise, meets, promise_of, responses_s
 from octavo.bench.statistics.knee import Knee, find_knee
-from octavo.bench.summary import meets
 from octavo.errors import ConfigError
 
 RunAt = Callable[[float], Run]
@@ -43,6 +42,7 @@ class Trial:
     share_high: float
     met: bool
     reason: str = ""  # why it is not met, where that is not the share
+    promise: Promise | None = None  # whether that share is not only observed but shown of the server
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,22 @@ class MaxRate:
     beyond: float | None
     trials: list[Trial] = field(default_factory=list)
 
+    @property
+    def promise(self) -> Promise | None:
+        """The binomial check at ``rate``."""
+        return next((trial.promise for trial in self.trials if trial.rate == self.rate), None)
+
 
 def sweep(run_at: RunAt, rates: Sequence[float]) -> list[Run]:
     """One run per rate, from the lowest: what an overload leaves behind in the server meets no lower rate."""
+    return [run_at(rate) for rate in ascending(rates)]
+
+
+def ascending(rates: Sequence[float]) -> list[float]:
+    """Each once, the lowest first. Raises ``ConfigError`` for none, or one that is not a number above zero."""
     if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
         raise ConfigError(f"rates={list(rates)}: a sweep takes one or more rates above zero, e.g. --rates 1,2,4,8")
-    return [run_at(rate) for rate in sorted(set(rates))]
+    return sorted(set(rates))
 
 
 def knee_of(runs: Sequence[Run]) -> Knee | None:
@@ -72,23 +82,23 @@ def knee_of(runs: Sequence[Run]) -> Knee | None:
     return find_knee([load or 0.0 for load, _ in points], [latency or 0.0 for _, latency in points])
 
 
-def find_max_rate(run_at: RunAt, slo: Slo, low: float, high: float, search: Search | None = None) -> MaxRate:
-    """Geometric bisection between ``low`` and ``high`` requests/s; runs are repeated where noise could decide.
+def find_max_rate(run_at: RunAt, slo: Slo, rates: Sequence[float], search: Search | None = None) -> MaxRate:
+    """Up the given rates until one does not meet the SLO, then geometric bisection between it and the one before; runs are
+    repeated where noise could decide. A request's own SLO goes before ``slo``.
 
-    About log2(ln(high/low) / tolerance) rates are tried. Raises ``ConfigError`` for bounds that are not 0 < low < high or for an
-    SLO without a promise.
+    Bisection tries about log2(ln(high/low) / tolerance) rates. Raises ``ConfigError`` for no rates or one that is not above zero.
     """
     search = search or Search()
-    if not (math.isfinite(high) and 0 < low < high):
-        raise ConfigError(f"the search needs 0 < low < high, got low={low}, high={high} requests/s")
-    if slo == Slo():
-        raise ConfigError("the search for the highest rate needs an SLO, e.g. --slo ttft=500ms,tpot=50ms")
-    trials = [_try(run_at, low, slo, search)]
-    if not trials[0].met:
-        return MaxRate(None, low, trials)
-    trials.append(_try(run_at, high, slo, search))
-    if trials[1].met:
-        return MaxRate(high, None, trials)
+    low, trials = 0.0, []
+    for high in ascending(rates):
+        trials.append(_try(run_at, high, slo, search))
+        if not trials[-1].met:
+            break
+        low = high
+    if trials[-1].met:
+        return MaxRate(low, None, trials)
+    if low == 0:
+        return MaxRate(None, high, trials)
     while high / low > 1 + search.tolerance:
         middle = math.sqrt(low * high)
         trials.append(_try(run_at, middle, slo, search))
@@ -99,6 +109,7 @@ def find_max_rate(run_at: RunAt, slo: Slo, low: float, high: float, search: Sear
 def _try(run_at: RunAt, rate: float, slo: Slo, search: Search) -> Trial:
     """Runs at one rate until its share is clear of the one asked for, or ``max_repeats`` are done."""
     met: list[bool] = []
+    times_s: list[float] = []
     for number in range(1, search.max_repeats + 1):
         run = run_at(rate)
         if not run.valid:
@@ -106,8 +117,13 @@ def _try(run_at: RunAt, rate: float, slo: Slo, search: Search) -> Trial:
         records = _steady(run)
         if run.summary.stationary is False and _grows(records):
             return Trial(rate, number, len(met), 0.0, 0.0, 1.0, False, "not sustained: the latency kept growing")
-        met += [meets(one, slo) for one in records]
-        trial = _judge(rate, number, met, search)
+        met += [meets(one, promise_of(one, slo)) for one in records]
+        times_s += responses_s(records).tolist()
+        if not met:
+            return Trial(
+                rate, number, 0, 0.0, 0.0, 1.0, False, "no request was answered or failed: the run was too short"
+            )
+        trial = _judge((rate, number), met, judge_promise(met, times_s, search.share), search)
         if not trial.share_low <= search.share <= trial.share_high:
             break
     return trial
@@ -126,14 +142,9 @@ def _grows(records: Sequence[RequestRecord]) -> bool:
     return half > 0 and float(np.median(latencies[half:])) > float(np.median(latencies[:half]))
 
 
-def _judge(rate: float, num_runs: int, met: Sequence[bool], search: Search) -> Trial:
+def _judge(where: tuple[float, int], met: Sequence[bool], promise: Promise, search: Search) -> Trial:
     """Wilson's interval (1927) of the share, for as many independent requests as these correlated ones are worth."""
-    size = len(met)
-    if not size:
-        return Trial(
-            rate, num_runs, 0, 0.0, 0.0, 1.0, False, "no request was answered or failed: the run was too short"
-        )
-    share = sum(met) / size
-    worth = max(1, round(size / inflation(np.array(met, dtype=np.float64))))
+    size, share = len(met), sum(met) / len(met)
+    worth = max(1, round(promise.effective_requests))
     bounds = stats.binomtest(round(share * worth), worth).proportion_ci(search.confidence, method="wilson")
-    return Trial(rate, num_runs, size, share, float(bounds.low), float(bounds.high), share >= search.share)
+    return Trial(*where, size, share, float(bounds.low), float(bounds.high), share >= search.share, promise=promise)

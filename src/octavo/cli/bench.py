@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from octavo.cli import bench_suite
-from octavo.cli.output import stderr, stdout
+from octavo.cli.bench_measure import EXIT_INTERRUPTED, Asked, Measurement, Stopped, parse_servers, targets
+from octavo.cli.bench_suite import measuring
+from octavo.cli.output import stdout
 from octavo.config import DEFAULT_MODEL
 from octavo.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
-    from octavo.bench.client.target import Target
-    from octavo.bench.model import Run, Slo
-    from octavo.bench.plan import PlanOptions
+    from octavo.bench.model import Run
+    from octavo.bench.sweep import MaxRate
 
-Url = Annotated[str, typer.Option(help="The server; without it `octavo serve` is started for the run.", metavar="URL")]
+Url = Annotated[str, typer.Option(help="The server; without it `octavo serve` is started here.", metavar="URL")]
+Start = Annotated[
+    str, typer.Option(help="Start this server instead: 'command {port} ...', no shell", metavar="COMMAND")
+]
 Model = Annotated[
     str, typer.Option(help=f"Model to ask for (with --url: default the first listed; else default: {DEFAULT_MODEL})")
 ]
@@ -29,7 +32,7 @@ Workload = Annotated[
 ]
 Arrivals = Annotated[str, typer.Option(help="constant, poisson, gamma, ramp, stepped, diurnal, closed:users=8 ...")]
 Duration = Annotated[
-    str, typer.Option(help="Stop sending after this long, e.g. 60s or 2m; 0: no limit", metavar="TIME")
+    str, typer.Option(help="Stop sending after this long: 60 (seconds), 500ms, 2m, 1h; 0: no limit", metavar="TIME")
 ]
 NumRequests = Annotated[int, typer.Option(help="How many requests; 0: as many as the duration holds", min=0)]
 SloText = Annotated[str, typer.Option("--slo", help="ttft=500ms,tpot=50ms,e2e=10s", metavar="LIMITS")]
@@ -39,6 +42,23 @@ Form = Annotated[
     str, typer.Option(help="What prompts are: tokens (exact lengths), text, messages; auto: the workload's own")
 ]
 VocabSize = Annotated[int, typer.Option(help="Random token ids lie below it", min=101)]
+MaxPrompt = Annotated[int, typer.Option(help="Cut longer prompts to so many tokens; 0: never", min=0)]
+MaxOutput = Annotated[int, typer.Option(help="Cut longer answers to so many tokens; 0: never", min=0)]
+Urls = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The server; without it `octavo serve` is started here. Several, as name=URL: measured A B A B, compared",
+        metavar="[NAME=]URL",
+    ),
+]
+Starts = Annotated[
+    list[str] | None,
+    typer.Option(help="Start this server here: 'command {port} ...', no shell", metavar="[NAME=]COMMAND"),
+]
+ApiKeyFiles = Annotated[
+    list[str] | None,
+    typer.Option(help="File whose first line is the API key; name=FILE: of that server", metavar="[NAME=]FILE"),
+]
 Name = Annotated[str, typer.Option(help="Label of the result, for compare")]
 
 
@@ -54,7 +74,8 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    url: Url = "",
+    url: Urls = None,
+    start: Starts = None,
     model: Model = "",
     workload: Workload = "chat",
     rate: Annotated[float, typer.Option(help="Requests per second; 0: the workload's or the trace's own", min=0)] = 0.0,
@@ -66,69 +87,101 @@ def run(
     seed: Seed = 0,
     form: Form = "auto",
     vocab_size: VocabSize = 30_000,
-    repeat: Annotated[int, typer.Option(help="Runs one after another, each with fresh prompts", min=1)] = 1,
-    api_key_file: ApiKeyFile = "",
+    max_prompt: MaxPrompt = 0,
+    max_output: MaxOutput = 0,
+    repeat: Annotated[int, typer.Option(help="Runs of each server, each with fresh prompts; 5 to compare", min=1)] = 1,
+    api_key_file: ApiKeyFiles = None,
     name: Name = "run",
     out: Annotated[Path, typer.Option(help="The result, one JSON file a run", metavar="FILE")] = Path("result.json"),
     rows: Annotated[Path | None, typer.Option(help="Per-request rows as .csv or .parquet", metavar="FILE")] = None,
 ) -> None:
-    """Send one workload to a server.
+    """Send one workload to a server, or to several in turn.
 
     Every latency counts from the moment a request was due, not from when the client got round to sending it. A run
     whose client could not keep up, or whose server went away, is marked invalid, with the reason; what was measured is
-    on disk all the same.
+    on disk all the same. Example: octavo bench run --url A=http://127.0.0.1:8000 --url B=http://127.0.0.1:8001
+    --rate 4 --repeat 5
     """
-    from octavo.bench.result import write_rows
+    from octavo.bench.result import check_rows, write_rows
 
-    promise = _slo(slo)
-    options = _plan_options(seed, rate, speed, duration, num_requests)
-    options = _prompts(options, form, vocab_size)
-    done: list[Run] = []
-    with _target(url, model, api_key_file) as target:
-        for i in range(repeat):
-            path = out if repeat == 1 else out.with_stem(f"{out.stem}-{i + 1}")
-            spec = (workload, arrivals or None, _repeated(options, i))
-            done.append(_one_run(target, spec, promise, (name, path)))
-            if not done[-1].valid and "stopped by the user" in (done[-1].invalid_reason or ""):
-                break
+    asked = Asked(
+        workload, arrivals, duration, slo, seed, form, vocab_size, max_prompt, max_output, num_requests, speed
+    )
+    measurement, servers = Measurement(asked), parse_servers(url or [], start or [], model, api_key_file or [], name)
+    measurement.check(rate)
     if rows is not None:
-        write_rows(done, rows)
+        check_rows(rows)
+    done: list[Run] = []
+    with _told_to_end(), targets(servers, name) as found:
+        try:
+            for i in range(repeat):
+                for one in found:
+                    path = _path(out, one if len(found) > 1 else "", i + 1 if repeat > 1 else 0)
+                    done.append(measurement.run(found[one], rate, (one, path), i))
+        except Stopped as stopped:
+            done.append(stopped.run)
+            raise
+        finally:
+            if rows is not None:
+                write_rows(done, rows)
+    if len(found) > 1:
+        _print_comparison({one: [run for run in done if run.name == one] for one in found}, seed)
     raise typer.Exit(0 if all(one.valid for one in done) else 1)
+
+
+def _path(out: Path, label: str, number: int) -> Path:
+    """``result.json`` -> ``result-A-2.json``, with what is needed to tell the runs apart."""
+    return out.with_stem("-".join([out.stem, *([label] if label else []), *([str(number)] if number else [])]))
 
 
 def sweep(
     rates: Annotated[str, typer.Option(help="Requests per second: 1,2,4,8", metavar="RATES")],
     url: Url = "",
+    start: Start = "",
     model: Model = "",
     workload: Workload = "chat",
+    arrivals: Annotated[str, typer.Option(help="constant, poisson, gamma:burstiness=...")] = "poisson",
     duration: Duration = "60s",
     slo: SloText = "",
     seed: Seed = 0,
     form: Form = "auto",
     vocab_size: VocabSize = 30_000,
+    max_prompt: MaxPrompt = 0,
+    max_output: MaxOutput = 0,
     api_key_file: ApiKeyFile = "",
     name: Name = "sweep",
     out: Annotated[Path, typer.Option(help="One result per rate: FILE-RATE.json", metavar="FILE")] = Path("sweep.json"),
 ) -> None:
-    """Latency against load at the given rates, from the lowest; with --slo also a bisection to the highest rate that keeps it."""
+    """Latency against load at the given rates, from the lowest; with promises also a bisection to the highest rate that keeps
+    them for 99 % of requests. Promises are --slo, or those that the requests of a workload bring (mixed)."""
     from octavo.bench import sweep as sweeping
 
-    wanted, promise = _rates(rates), _slo(slo)
-    counter = iter(range(10**9))
-    with _target(url, model, api_key_file) as target:
+    measurement = Measurement(Asked(workload, arrivals, duration, slo, seed, form, vocab_size, max_prompt, max_output))
+    if url and start:
+        raise ConfigError("a sweep measures one server: give --url or --start, not both")
+    wanted, key_files = _rates(rates), [api_key_file] if api_key_file else []
+    servers = parse_servers([url] if url else [], [start] if start else [], model, key_files, name)
+    for rate in wanted:
+        measurement.check(rate)
+    measured: list[Run] = []
+    at_rate: dict[float, int] = {}
+    with _told_to_end(), targets(servers, name) as found:
+        (target,) = found.values()
 
         def run_at(rate: float) -> Run:
-            options = _prompts(_plan_options(seed, rate, 0.0, duration, 0), form, vocab_size)
-            options = _repeated(options, next(counter))
-            path = out.with_stem(f"{out.stem}-{rate:g}")
-            return _one_run(target, (workload, "poisson", options), promise, (f"{name} {rate:g}/s", path))
+            again = at_rate[rate] = at_rate.get(rate, 0) + 1
+            path = out.with_stem(f"{out.stem}-{rate:.4g}" + (f"-{again}" if again > 1 else ""))
+            measured.append(measurement.run(target, rate, (f"{name} {rate:.4g}/s", path), len(measured)))
+            return measured[-1]
 
-        measured = sweeping.sweep(run_at, wanted)
-        knee = sweeping.knee_of(measured)
-        stdout().print(f"knee: {knee}" if knee is not None else "knee: not within these rates")
-        if slo:
-            found = sweeping.find_max_rate(run_at, promise, min(wanted), max(wanted))
-            stdout().print(_max_rate(found.rate, found.beyond, slo))
+        curve = sweeping.sweep(run_at, wanted)
+        knee = sweeping.knee_of(curve)
+        stdout().print(_knee(knee.load, knee.reached) if knee is not None else "knee: needs three valid rates or more")
+        if slo or any(one.slo is not None for run in curve for one in run.records):
+            ready = dict(zip(sorted(set(wanted)), curve, strict=True))
+            edge = sweeping.find_max_rate(lambda rate: ready.pop(rate, None) or run_at(rate), measurement.slo, wanted)
+            _print_edge(edge, slo or "the requests' own promises")
+    raise typer.Exit(0 if any(one.valid for one in curve) else 1)
 
 
 def compare(
@@ -136,11 +189,13 @@ def compare(
         list[Path], typer.Argument(help="Result files; those of one label belong together", metavar="A.json B.json ...")
     ],
     label: Annotated[list[str] | None, typer.Option(help="One per file, instead of the names in the files")] = None,
-    seed: Seed = 0,
+    metrics: Annotated[
+        str,
+        typer.Option(help="Test only these, e.g. ttft_s.p50: fewer tests show smaller differences", metavar="NAMES"),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of the permutations, where there are too many for all.", min=0)] = 0,
 ) -> None:
     """Is B faster than A? Runs are grouped by the name they were given (--name); the first one is the baseline."""
-    from octavo.bench.compare import compare as compare_runs
-    from octavo.bench.compare_table import render
     from octavo.bench.result import load
 
     if label and len(label) != len(results):
@@ -149,7 +204,7 @@ def compare(
     for i, path in enumerate(results):
         one = load(path)
         groups.setdefault(label[i] if label else one.name, []).append(one)
-    stdout().print(render(compare_runs(groups, seed=seed)))
+    _print_comparison(groups, seed, metrics)
 
 
 def schema() -> None:
@@ -159,110 +214,47 @@ def schema() -> None:
     typer.echo(published_schema(), nl=False)
 
 
-def _one_run(target: Target, spec: tuple[str, str | None, PlanOptions], slo: Slo, label: tuple[str, Path]) -> Run:
-    """Plan, send, summarise, write, show."""
-    from octavo.bench.assemble import Context, assemble
-    from octavo.bench.client.options import ClientOptions
-    from octavo.bench.live import live_view
-    from octavo.bench.plan import make_plan
-    from octavo.bench.result import save
-    from octavo.bench.run import run_blocking
-    from octavo.bench.run_table import run_lines, run_table
-
-    plan = make_plan(*spec)
-    name, path = label
-    path.parent.mkdir(parents=True, exist_ok=True)
-    journal = path.with_suffix(".journal.jsonl")
-    with live_view(name) as observer:
-        outcome = run_blocking(plan, target, ClientOptions(journal=str(journal)), observer)
-    result = assemble(plan, outcome, Context(name, target.url, slo, sys.argv[1:]))
-    save(result, path)
-    journal.unlink(missing_ok=True)  # everything in it is in the result now
-    console = stdout()
-    title, *lines = run_lines(result)
-    console.print(title, markup=False, soft_wrap=True)
-    console.print(run_table(result))
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
-    stderr().print(f"result: {path}")
-    return result
-
-
 @contextmanager
-def _target(url: str, model: str, api_key_file: str) -> Iterator[Target]:
-    """The server at ``url``, or one of our own for as long as the context is open."""
-    from octavo.bench.client.target import Target
-
-    key = _first_line(api_key_file) if api_key_file else ""
-    if url:
-        yield Target(url=url, model=model, api_key=key)
-        return
-    from octavo.bench.launched import LaunchedServer, free_port
-
-    port = free_port()
-    words = [sys.executable, "-m", "octavo.cli.main", "serve", *([model] if model else []), "--port", str(port)]
-    with LaunchedServer("octavo serve", words, port) as server:
-        stderr().print(f"octavo serve is ready at {server.url} after {server.ready_s:.1f} s")
-        yield Target(url=server.url)
+def _told_to_end() -> Iterator[None]:
+    """A run that was stopped by SIGTERM ends the command with the exit code of that."""
+    with measuring() as ended:
+        try:
+            yield
+        except Stopped:
+            raise typer.Exit(ended() or EXIT_INTERRUPTED) from None
 
 
-def _first_line(file: str) -> str:
-    try:
-        lines = Path(file).read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise ConfigError(f"api_key_file {file}: {error.strerror}", param="api_key_file") from None
-    if not lines:
-        raise ConfigError(f"api_key_file {file}: is empty; expected the key in its first line", param="api_key_file")
-    return lines[0]
+def _print_comparison(groups: dict[str, list[Run]], seed: int, metrics: str = "") -> None:
+    from octavo.bench.compare import compare, metric
+    from octavo.bench.compare_table import render
 
-
-def _plan_options(seed: int, rate: float, speed: float, duration: str, num_requests: int) -> PlanOptions:
-    from octavo.bench.plan import PlanOptions
-    from octavo.durations import parse_duration
-
-    return PlanOptions(
-        seed=seed,
-        rate=rate or None,
-        speed=speed or None,
-        duration_s=None if duration == "0" else parse_duration(duration),
-        num_requests=num_requests or None,
-    )
-
-
-def _prompts(options: PlanOptions, form: str, vocab_size: int) -> PlanOptions:
-    import msgspec
-
-    from octavo.bench.prompts import PromptOptions
-
-    prompts = PromptOptions(form=form, vocab_high=vocab_size)
-    return msgspec.structs.replace(options, prompts=prompts)
-
-
-def _repeated(options: PlanOptions, i: int) -> PlanOptions:
-    """The same times and lengths with fresh prompts, so that no run is answered from the cache of the one before."""
-    import msgspec
-
-    return msgspec.structs.replace(options, prompts=msgspec.structs.replace(options.prompts, repeat=i))
-
-
-def _slo(text: str) -> Slo:
-    from octavo.bench.model import Slo
-    from octavo.bench.slo import parse_slo
-
-    return parse_slo(text) if text else Slo()
+    chosen = [metric(one.strip()) for one in metrics.split(",")] if metrics else None
+    stdout().print(render(compare(groups, metrics=chosen, seed=seed)))
 
 
 def _rates(text: str) -> list[float]:
+    from octavo.bench.sweep import ascending
+
     try:
-        return [float(part) for part in text.split(",")]
+        return ascending([float(part) for part in text.split(",")])
     except ValueError:
         raise ConfigError(
             f"rates = {text!r}: expected numbers with commas between them, e.g. 1,2,4,8", param="rates"
         ) from None
 
 
-def _max_rate(rate: float | None, beyond: float | None, slo: str) -> str:
-    if rate is None:
-        raise BenchError(f"no rate down to {beyond:g} requests/s keeps {slo}; try lower --rates")
-    edge = f"; {beyond:g} does not" if beyond is not None else "; higher ones were not tried"
-    return f"highest rate that keeps {slo}: {rate:g} requests/s{edge}"
+def _knee(load: float, reached: bool) -> str:
+    where = f"knee: {load:.4g} answered requests/s, where throughput / median E2E is greatest"
+    return where if reached else f"{where}; that is the highest load tried, so the bend may lie beyond"
+
+
+def _print_edge(edge: MaxRate, promises: str) -> None:
+    from octavo.bench.run_table import promise_line
+
+    if edge.rate is None:
+        reason = f" ({edge.trials[-1].reason})" if edge.trials[-1].reason else ""
+        raise BenchError(f"no rate down to {edge.beyond:.4g} requests/s keeps {promises}{reason}; try lower --rates")
+    beyond = f"{edge.beyond:.4g} does not" if edge.beyond is not None else "higher ones were not tried"
+    stdout().print(f"highest rate that keeps {promises}: {edge.rate:.4g} requests/s; {beyond}", soft_wrap=True)
+    if edge.promise is not None:
+        stdout().print(f"at that rate, {promise_line(edge.promise)}", soft_wrap=True)

@@ -123,10 +123,9 @@ def model_facts(name: str, path: Path | None, config: EngineConfig) -> ModelFact
     """What the limits need, of a model run with the resolved ``config``; None for the fake executor."""
     if path is None:
         return None
-    from octavo.models.memory import BYTES_PER_ELEMENT
+    from octavo.engine.resolve import BYTES_PER_ELEMENT, NATIVE_DTYPES, kv_bytes_per_token
 
     model = read_config(path)
-    size, kv_size = BYTES_PER_ELEMENT[config.dtype], BYTES_PER_ELEMENT[config.kv_dtype]
     head = model.vocab_size * model.hidden_size
     outside = head * (1 if model.tie_word_embeddings else 2)
     layers = model.num_parameters - outside
@@ -135,12 +134,12 @@ def model_facts(name: str, path: Path | None, config: EngineConfig) -> ModelFact
         num_parameters=model.num_parameters,
         layer_parameters=layers,
         head_parameters=head,
-        weight_bytes=(layers + head) * size,
-        kv_bytes_per_token=model.kv_bytes_per_token(kv_size),
+        weight_bytes=int((layers + head) * BYTES_PER_ELEMENT[config.dtype]),  # until the engine says it (as_served)
+        kv_bytes_per_token=kv_bytes_per_token(model, config.kv_dtype),
         num_layers=model.num_layers,
         num_heads=model.num_heads,
         head_dim=model.head_dim,
         vocab_size=model.vocab_size,
-        arithmetic=config.dtype,
+        arithmetic="int8" if config.dtype in NATIVE_DTYPES else config.dtype,  # native kernels: activations in 8 bits
         windows=model.windows,
     )

@@ -89,6 +89,7 @@ class Answer:
             sent_s=intended_s,
             tenant=request.tenant,
             service_class=request.service_class,
+            slo=request.slo,
         )
         self.texts: list[str] | None = [] if keep_text else None  # only where a next turn needs it
         self.ended = False

@@ -205,6 +205,7 @@ class Session:
                 error=reason,
                 tenant=request.tenant,
                 service_class=request.service_class,
+                slo=request.slo,
                 not_sent=True,
             )
         )

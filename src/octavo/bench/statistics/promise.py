@@ -2,7 +2,8 @@
 
 "p99 under 500 ms" is a statement on a share: at least 99 % of requests are under it. Of n, k were not. With confidence c the
 share is at least p if P(Binomial(n, 1 - p) <= k) <= 1 - c (Clopper & Pearson 1934); MLPerf Inference (Reddi et al. 2020,
-ISCA, on query counts) chooses n in the same way. It takes requests as independent: correlated ones say less than their number.
+ISCA, on query counts) chooses n in the same way. It takes requests as independent; correlated ones say less than their number, so
+here n and k are multiplied with what one request is ``worth``.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ class PromiseCheck:
     num_needed: int  # requests that would show it, at the share that was observed; 0: no number would
 
 
-def check_promise(num_requests: int, num_over: int, share: float = 0.99, confidence: float = 0.95) -> PromiseCheck:
-    """``share`` of requests under the limit, ``confidence`` one-sided."""
-    under = num_requests - num_over
-    low = float(stats.beta.ppf(1 - confidence, under, num_over + 1)) if under > 0 else 0.0
+def check_promise(
+    num_requests: int, num_over: int, share: float = 0.99, confidence: float = 0.95, *, worth: float = 1.0
+) -> PromiseCheck:
+    """``share`` of requests under the limit, ``confidence`` one-sided. ``worth`` <= 1: independent requests that one is worth."""
+    under, over = (num_requests - num_over) * worth, num_over * worth
+    low = float(stats.beta.ppf(1 - confidence, under, over + 1)) if under > 0 else 0.0
     observed = num_over / num_requests if num_requests else 0.0
-    return PromiseCheck(low >= share, num_requests, num_over, low, requests_needed(observed, share, confidence))
+    needed = math.ceil(requests_needed(observed, share, confidence) / worth)
+    return PromiseCheck(low >= share, num_requests, num_over, low, needed)
 
 
 def requests_needed(over_share: float, share: float = 0.99, confidence: float = 0.95) -> int:
