@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from octavo.executor.flat import FlatBatch
+from octavo.executor.flat import flatten
 from octavo.executor.native_cache import KV_TYPES, NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.kernels.attention import LayerCache
@@ -31,6 +31,7 @@ from octavo.models.load import load_model, load_packed
 from octavo.models.packed import PackedModel
 from octavo.models.transformer import Transformer
 from octavo.text.tokenizer import load_tokenizer
+from octavo.types import PlannedRequest, Request, SamplingParams
 from record import environment
 
 WINDOW, COUNTED, BLOCK = 512, 256, 16
@@ -84,10 +85,9 @@ def native_step(packed: PackedModel, kind: structs.KvType) -> NativeStep:
 
 
 def native_logits(step: NativeStep, window: list[int], vocab_size: int) -> torch.Tensor:
-    rows = np.arange(WINDOW, dtype=np.int32)
-    starts, lens = np.array([0, WINDOW], np.int32), np.array([WINDOW], np.int32)
-    blocks = np.arange(WINDOW // BLOCK, dtype=np.int32)[None]
-    flat = FlatBatch(np.array(window, np.int32), rows, starts, lens, blocks, rows)
+    request = Request("window", window, WINDOW, SamplingParams(), 1, frozenset(), 0.0)
+    planned = PlannedRequest(request, 0, 1, range(WINDOW // BLOCK), samples=True)
+    flat = flatten([planned], BLOCK, [tuple(window[1:])])  # a draft has logits at every position
     return torch.from_numpy(step.forward(flat).logits)[:, :vocab_size]
 
 

@@ -92,15 +92,16 @@ def test_broken_batches_are_refused(pair):
     paged = Paged(folder)
     (tokens,) = prompts(20)
     flat = flatten([paged.planned("a", tokens, 0, 20)], BLOCK_SIZE)
-    flat.token_ids[3] = paged.vocab_size
+    parts = flat.arrays()
+    parts.token_ids[3] = paged.vocab_size
     with pytest.raises(ValueError, match="bad_token"):
         paged.step.forward(flat)
-    flat.token_ids[3] = 0
-    flat.block_tables[0, 1] = NUM_BLOCKS
+    parts.token_ids[3] = 0
+    parts.block_tables[0, 1] = NUM_BLOCKS
     with pytest.raises(ValueError, match="bad_batch"):
         paged.step.forward(flat)
-    flat.block_tables[0, 1] = 0
-    flat.positions[0] = 1
+    parts.block_tables[0, 1] = 0
+    parts.positions[0] = 1
     with pytest.raises(ValueError, match="bad_batch"):
         paged.step.forward(flat)
     paged.step.close()

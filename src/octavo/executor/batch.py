@@ -21,7 +21,7 @@ def decodes_first(requests: Sequence[PlannedRequest]) -> tuple[PlannedRequest, .
 
 def build_batch(requests: Sequence[PlannedRequest], block_size: int, device: torch.device) -> ModelBatch:
     """Requests (ordered by ``decodes_first``, at least one) as one ragged batch on ``device``. Raises as ``flatten``."""
-    flat = flatten(requests, block_size)
+    flat = flatten(requests, block_size).arrays()
     lens = np.diff(flat.query_starts)
     rows = np.repeat(np.arange(len(lens)), lens)
     blocks = flat.block_tables[rows, flat.positions // block_size].astype(np.int64)

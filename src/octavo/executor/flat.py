@@ -1,10 +1,14 @@
-"""Plan -> flat arrays: which rows does one step compute, where do they stand, and where do their keys and values live?"""
+"""Plan -> flat integers: which rows does one step compute, where do they stand, and where do their keys and values live?
+
+Plain lists and one ``array``: a decode step has a few dozen of these integers, and every numpy call on arrays that small costs
+microseconds, most of all right after a step has swept the processor's caches.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,95 +16,88 @@ from numpy.typing import NDArray
 from octavo.types import PlannedRequest
 
 Int32s = NDArray[np.int32]
+Draft = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FlatBatch:
-    """``T`` token rows of ``B`` requests, request after request; all arrays int32 and contiguous."""
+    """``T`` token rows of ``B`` requests, request after request.
 
-    token_ids: Int32s  # [T]
-    positions: Int32s  # [T]
-    query_starts: Int32s  # [B + 1]
-    context_lens: Int32s  # [B]
-    block_tables: Int32s  # [B, max_blocks], rows padded with 0
-    logit_rows: Int32s  # [S]: the last row of each request that samples; with a draft, also the rows of its tokens
+    ``ints`` holds, one after the other: token_ids ``[T]``, positions ``[T]``, query_starts ``[B + 1]``, context_lens ``[B]``,
+    block_tables ``[B, max_blocks]`` (rows padded with 0) and logit_rows ``[S]``: the last row of each request that samples and,
+    before it, one for each token of its draft but the last.
+    """
+
+    ints: array[int]
+    num_rows: int
+    num_requests: int
+    max_blocks: int
+    num_logit_rows: int
+
+    def arrays(self) -> FlatArrays:
+        """The same as numpy arrays, without a copy."""
+        t, b = self.num_rows, self.num_requests
+        sizes = (t, t, b + 1, b, b * self.max_blocks, self.num_logit_rows)
+        token_ids, positions, starts, lens, tables, rows = np.split(
+            np.frombuffer(self.ints, np.int32), np.cumsum(sizes)[:-1]
+        )
+        return FlatArrays(token_ids, positions, starts, lens, tables.reshape(b, -1), rows)
 
 
-def flatten(
-    requests: Sequence[PlannedRequest], block_size: int, drafts: Sequence[tuple[int, ...]] | None = None
-) -> FlatBatch:
+@dataclass(frozen=True, slots=True)
+class FlatArrays:
+    """A ``FlatBatch`` by its parts, all int32."""
+
+    token_ids: Int32s
+    positions: Int32s
+    query_starts: Int32s
+    context_lens: Int32s
+    block_tables: Int32s
+    logit_rows: Int32s
+
+
+def flatten(requests: Sequence[PlannedRequest], block_size: int, drafts: Sequence[Draft] | None = None) -> FlatBatch:
     """Flatten at least one request. ``drafts``: tokens to compute after each request's own, to see whether they are right.
 
     Raises ``ValueError`` if a request computes no tokens, more than it knows, or has too few blocks for them.
     """
-    lens = np.array([planned.num_tokens for planned in requests], dtype=np.int32)
-    starts = np.array([planned.start for planned in requests], dtype=np.int32)
-    token_ids = _token_ids(requests, lens)
-    samples = np.array([planned.samples for planned in requests], dtype=bool)
-    if drafts is None:
-        num_drafted = np.zeros(len(lens), np.int32)
-    else:
-        num_drafted = np.array([len(draft) for draft in drafts], dtype=np.int32)
-        token_ids = _with_drafts(token_ids, lens, drafts)
-        lens = lens + num_drafted
-    context_lens = starts + lens
-    query_starts = np.zeros(len(lens) + 1, np.int32)
-    np.cumsum(lens, out=query_starts[1:])
-    positions = np.arange(len(token_ids), dtype=np.int32) + np.repeat(starts - query_starts[:-1], lens)
-    return FlatBatch(
-        token_ids=token_ids,
-        positions=positions,
-        query_starts=query_starts,
-        context_lens=context_lens,
-        block_tables=_block_tables(requests, -(-context_lens // block_size)),
-        logit_rows=_logit_rows(query_starts[1:][samples], num_drafted[samples]),
+    token_ids: list[int] = []
+    positions: list[int] = []
+    query_starts = [0]
+    context_lens: list[int] = []
+    logit_rows: list[int] = []
+    tables: list[Sequence[int]] = []
+    for index, (request, start, num_tokens, block_ids, samples) in enumerate(requests):
+        draft = drafts[index] if drafts else ()
+        end = start + num_tokens
+        context = end + len(draft)
+        num_blocks = -(-context // block_size)
+        if not 0 <= start < end <= len(request.token_ids) or num_blocks > len(block_ids):
+            raise ValueError(_wrong(requests[index], num_blocks))
+        token_ids += request.token_ids[start:end]
+        token_ids += draft
+        positions += range(start, context)
+        query_starts.append(len(token_ids))
+        context_lens.append(context)
+        tables.append(block_ids if len(block_ids) == num_blocks else block_ids[:num_blocks])
+        if samples:
+            logit_rows += range(len(token_ids) - 1 - len(draft), len(token_ids))
+    width = max(map(len, tables))
+    ints = array("i", token_ids)
+    for part in (positions, query_starts, context_lens):
+        ints.extend(part)
+    for table in tables:
+        ints.extend(table)
+        ints.extend([0] * (width - len(table)))
+    ints.extend(logit_rows)
+    return FlatBatch(ints, len(token_ids), len(tables), width, len(logit_rows))
+
+
+def _wrong(planned: PlannedRequest, num_blocks: int) -> str:
+    request, start, num_tokens, block_ids, _ = planned
+    if num_blocks > len(block_ids):
+        return f"request {request.request_id} needs {num_blocks} blocks, its table has {len(block_ids)}"
+    return (
+        "a plan computes at least one known token of each request, got "
+        f"{request.request_id}: {num_tokens} from {start} of {len(request.token_ids)}"
     )
-
-
-def _logit_rows(ends: Int32s, num_drafted: Int32s) -> Int32s:
-    """The last ``1 + num_drafted`` rows before each of ``ends``."""
-    if not num_drafted.any():
-        return ends - np.int32(1)
-    return np.concatenate(
-        [np.arange(end - 1 - n, end, dtype=np.int32) for end, n in zip(ends, num_drafted, strict=True)]
-    )
-
-
-def _with_drafts(token_ids: Int32s, lens: Int32s, drafts: Sequence[tuple[int, ...]]) -> Int32s:
-    parts: list[Int32s] = []
-    for own, draft in zip(np.split(token_ids, np.cumsum(lens)[:-1]), drafts, strict=True):
-        parts += [own, np.array(draft, np.int32)]
-    return np.concatenate(parts)
-
-
-def _token_ids(requests: Sequence[PlannedRequest], lens: Int32s) -> Int32s:
-    flat: list[int] = []
-    for planned in requests:
-        flat += planned.request.token_ids[planned.start : planned.start + planned.num_tokens]
-    if len(flat) != lens.sum() or lens.min() < 1:
-        bad = [f"{p.request.request_id}: {p.num_tokens} from {p.start}" for p in requests if _is_bad(p)]
-        raise ValueError(f"a plan computes at least one known token of each request, got {'; '.join(bad)}")
-    return np.array(flat, dtype=np.int32)
-
-
-def _is_bad(planned: PlannedRequest) -> bool:
-    return not 0 <= planned.start < planned.start + planned.num_tokens <= len(planned.request.token_ids)
-
-
-def _block_tables(requests: Sequence[PlannedRequest], num_needed: Int32s) -> Int32s:
-    """``[B, max needed]``; blocks beyond the needed ones (allocated ahead) are left out, short rows padded with 0."""
-    num_held = np.array([len(planned.block_ids) for planned in requests])
-    if (num_held < num_needed).any():
-        row = int(np.argmax(num_held < num_needed))
-        raise ValueError(
-            f"request {requests[row].request.request_id} needs {num_needed[row]} blocks, its table has {num_held[row]}"
-        )
-    needed = num_needed.tolist()
-    flat = chain.from_iterable(
-        planned.block_ids if len(planned.block_ids) == n else planned.block_ids[:n]
-        for planned, n in zip(requests, needed, strict=True)
-    )
-    width = int(num_needed.max())
-    tables = np.zeros((len(needed), width), dtype=np.int32)
-    tables[np.arange(width) < num_needed[:, None]] = np.fromiter(flat, dtype=np.int32, count=int(num_needed.sum()))
-    return tables

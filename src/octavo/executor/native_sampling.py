@@ -53,17 +53,17 @@ class NativeSampler:
 
     def _tokens(self, result: StepLogits, owners: Sequence[tuple[Request, int]]) -> list[int]:
         """The largest of each row, or one that is drawn; -1 where there is none."""
-        peaks = result.logits[np.arange(len(result.tokens)), result.tokens]
-        tokens = np.where(np.isfinite(peaks), result.tokens, -1)
         drawn = [
             row
             for row, (request, _) in enumerate(owners)
             if request.params.temperature >= GREEDY_BELOW and is_unedited(request)
         ]
+        tokens: list[int] = result.tokens.tolist()
         if drawn:
-            tokens[drawn] = self._step.draw(_rows(drawn, [owners[row] for row in drawn]))
-        chosen: list[int] = tokens.tolist()
-        return chosen
+            chosen = self._step.draw(_rows(drawn, [owners[row] for row in drawn]))
+            for row, token in zip(drawn, chosen.tolist(), strict=True):
+                tokens[row] = token
+        return tokens
 
     def _with_torch(self, result: StepLogits, rest: Sequence[tuple[int, Request]]) -> dict[str, Sample]:
         """Also for rows without a sound token: its messages say what is wrong with them."""

@@ -25,7 +25,7 @@ class StepLimits:
 
 @dataclass(frozen=True, slots=True)
 class StepLogits:
-    """Valid until the next step. ``tokens``: the most likely of each row, the lowest id among equals."""
+    """Valid until the next step. ``tokens``: the most likely of each row, the lowest id among equals; -1: no finite one."""
 
     logits: NDArray[np.float32]  # [S, vocabulary padded to whole tiles]
     tokens: NDArray[np.int32]  # [S]
@@ -51,6 +51,7 @@ class NativeStep:
         self._logits = np.empty((rows, self._model.struct.head.num_tiles * structs.TILE), np.float32)
         self._tokens = np.empty(rows, np.int32)
         self._output = structs.StepOutput(self._logits.ctypes.data, self._tokens.ctypes.data)
+        self._output_address = c.addressof(self._output)
 
     @property
     def vocab_size(self) -> int:
@@ -60,10 +61,12 @@ class NativeStep:
         """Write the keys and values of every row, compute the logits of the wanted ones. Raises ``ValueError``: a bad batch."""
         if self._session is None:
             raise ValueError("the step was closed")
-        error = self._library.octavo_step(self._session, c.byref(_batch(flat)), c.byref(self._output))
+        n = flat.num_logit_rows
+        address, _ = flat.ints.buffer_info()
+        sizes = (flat.num_rows, flat.num_requests, flat.max_blocks, n)
+        error = self._library.octavo_step(self._session, address, *sizes, self._output_address)
         if error:
             raise ValueError(f"the native step refused its batch: {structs.StepError(error).name.lower()}")
-        n = len(flat.logit_rows)
         return StepLogits(self._logits[:n], self._tokens[:n])
 
     def draw(self, rows: NDArray[np.void]) -> NDArray[np.int32]:
@@ -71,7 +74,7 @@ class NativeStep:
         tokens = np.empty(len(rows), np.int32)
         rows = np.ascontiguousarray(rows)
         self._library.octavo_sample(
-            self._session, c.byref(self._output), rows.ctypes.data, len(rows), tokens.ctypes.data
+            self._session, self._output_address, rows.ctypes.data, len(rows), tokens.ctypes.data
         )
         return tokens
 
@@ -80,9 +83,3 @@ class NativeStep:
         if self._session is not None:
             self._library.octavo_session_delete(self._session)
             self._session = None
-
-
-def _batch(flat: FlatBatch) -> structs.Batch:
-    arrays = (flat.token_ids, flat.positions, flat.query_starts, flat.context_lens, flat.block_tables, flat.logit_rows)
-    sizes = (len(flat.token_ids), len(flat.context_lens), flat.block_tables.shape[1], len(flat.logit_rows))
-    return structs.Batch(*sizes, *(array.ctypes.data for array in arrays))

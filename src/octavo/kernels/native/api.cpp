@@ -31,8 +31,15 @@ OCTAVO_API octavo::Session* octavo_session_new(const octavo::Model* model, const
     return octavo::new_session(model, table, num_threads, max_rows, max_logit_rows);
 }
 OCTAVO_API void octavo_session_delete(octavo::Session* session) { octavo::delete_session(session); }
-OCTAVO_API int octavo_step(octavo::Session* session, const octavo::Batch* batch, const octavo::StepOutput* output) {
-    return octavo::run_step(*session, *batch, *output);
+// `ints`: the arrays of the batch one after the other, in the order of the struct, each with the length that it has there.
+OCTAVO_API int octavo_step(octavo::Session* session, const int32_t* ints, int num_rows, int num_requests, int max_blocks,
+                           int num_logit_rows, const octavo::StepOutput* output) {
+    const int32_t *positions = ints + num_rows, *query_starts = positions + num_rows;
+    const int32_t *context_lens = query_starts + num_requests + 1, *block_tables = context_lens + num_requests;
+    const int32_t* logit_rows = block_tables + size_t(num_requests) * max_blocks;
+    const octavo::Batch batch = {num_rows,     num_requests, max_blocks,   num_logit_rows, ints,
+                                 positions,    query_starts, context_lens, block_tables,   logit_rows};
+    return octavo::run_step(*session, batch, *output);
 }
 OCTAVO_API void octavo_sample(octavo::Session* session, const octavo::StepOutput* output, const octavo::SamplingRow* rows, int n,
                               int32_t* tokens) {

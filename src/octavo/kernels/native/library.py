@@ -62,7 +62,7 @@ def load() -> c.CDLL:
     library.octavo_session_new.restype = c.c_void_p
     library.octavo_session_new.argtypes = [c.c_void_p, c.c_void_p, c.c_int, c.c_int, c.c_int]
     library.octavo_session_delete.argtypes = [c.c_void_p]
-    library.octavo_step.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p]
+    library.octavo_step.argtypes = [c.c_void_p, c.c_void_p, *[c.c_int] * 4, c.c_void_p]
     library.octavo_sample.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p, c.c_int, c.c_void_p]
     return library
 

@@ -37,7 +37,7 @@ struct Model {
 // What one step yields: for each logit row its logits (rows padded to whole tiles) and the id of the largest.
 struct StepOutput {
     float* logits;   // [num_logit_rows][num_tiles * 16]
-    int32_t* tokens; // [num_logit_rows]
+    int32_t* tokens; // [num_logit_rows]; -1 where the largest is not finite
 };
 
 enum StepError : int32_t { STEP_OK = 0, STEP_TOO_LARGE = 1, STEP_BAD_TOKEN = 2, STEP_BAD_BATCH = 3 };

@@ -210,7 +210,11 @@ struct Worker {
         if (n && tiles.begin < tiles.end)
             t.linear(m.head, s.hidden.view, 0, n, tiles.begin, tiles.end, {s.output->logits + tiles.begin * TILE, stride, false});
         barrier();
-        for (int i = mine.begin; i < mine.end; i++) s.output->tokens[i] = t.argmax(s.output->logits + i * stride, m.vocab_size);
+        for (int i = mine.begin; i < mine.end; i++) {
+            const float* logits = s.output->logits + i * stride;
+            const int token = t.argmax(logits, m.vocab_size);
+            s.output->tokens[i] = std::isfinite(logits[token]) ? token : -1;
+        }
     }
 };
 
@@ -272,7 +276,8 @@ void run_sampling(Session& s, const StepOutput& output, const SamplingRow* rows,
             for (int i; (i = d.s.tickets[0].fetch_add(1, std::memory_order_relaxed)) < d.n;) {
                 const int row = d.rows[i].row;
                 const float* logits = d.output.logits + int64_t(row) * m.head.num_tiles * TILE;
-                const float peak = logits[d.output.tokens[row]];
+                const int likeliest = d.output.tokens[row];
+                const float peak = likeliest < 0 ? -INFINITY : logits[likeliest];
                 float* scratch = d.s.scratch + size_t(thread) * d.s.scratch_floats;
                 d.tokens[i] = choose_token(*d.s.table, logits, m.vocab_size, peak, d.rows[i], scratch);
             }

@@ -96,16 +96,6 @@ class AttentionShape(c.Structure):
     )
 
 
-class Batch(c.Structure):
-    """A ragged batch of int32 arrays; the memory behind it is borrowed."""
-
-    _fields_ = (
-        *((name, c.c_int32) for name in ("num_rows", "num_requests", "max_blocks", "num_logit_rows")),
-        *((name, c.c_void_p) for name in ("token_ids", "positions", "query_starts", "context_lens")),
-        *((name, c.c_void_p) for name in ("block_tables", "logit_rows")),
-    )
-
-
 class Layer(c.Structure):
     """One layer's weights; vectors are float32, null where there is none."""
 

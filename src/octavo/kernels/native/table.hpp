@@ -58,7 +58,12 @@ struct Table {
     // argmax of x[n], the first of equals; NaN counts as lowest.
     int (*argmax)(const float* x, int n);
     // sampling: to[i] = exp((x[i] - peak) * factor); returns their sum, NaN if any x is NaN or +inf.
+    // `to` is padded with zeros to a multiple of eight, as the next two want it.
     double (*weights)(const float* x, int n, float peak, float factor, float* to);
+    // The sum of the w that are at least `threshold`; chunks[c]: the share of w[c * SAMPLING_CHUNK ...].
+    double (*kept_mass)(const float* w, int n, float threshold, double* chunks);
+    // Those w, in their order; how many there are.
+    int (*gather)(const float* w, int n, float threshold, float* to);
 };
 
 // Each is in its isa_<name>.cpp; all but the first only where build.py compiled that file.

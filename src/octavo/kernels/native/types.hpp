@@ -22,6 +22,7 @@ namespace octavo {
 
 constexpr int TILE = 16;   // output columns (rows of the weight) that are stored together
 constexpr int GROUP = 32;  // elements of K that share a scale, of weights and of activations
+constexpr int SAMPLING_CHUNK = 256;  // tokens of the vocabulary whose weights are summed together
 constexpr int SUB = 16;    // tokens of the cache that are stored together
 
 // How a packed matrix stores its elements. K is padded with zeros to a multiple of GROUP, N to a multiple of TILE.

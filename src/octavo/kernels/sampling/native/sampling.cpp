@@ -1,112 +1,115 @@
-// Truncated sampling without sorting the vocabulary: a histogram of the weights by their leading bits finds the bucket in which
-// a cut falls, and only that bucket is put in order.
+// Truncated sampling without sorting the vocabulary: the few tokens with a sizeable share of the likeliest one's probability are
+// gathered and put in order; only where the cuts fall below them is the bound lowered.
 #include "sampling.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace octavo {
 namespace {
 
-struct Weights {
-    const float* w;
+struct Vocabulary {
+    const Table& table;
+    const float* w;  // [n], padded with zeros to eight; the largest is 1
     int n;
+    double mass;
+    double* chunks;  // [n / SAMPLING_CHUNK]
+    float* room;     // [n]
 };
 
-struct Histogram {
-    double mass[SAMPLING_BUCKETS];
-    int32_t count[SAMPLING_BUCKETS];
-};
-
-int bucket_of(float w) {
-    uint32_t bits;
-    std::memcpy(&bits, &w, sizeof bits);
-    return int(bits >> 17);  // weights are in [0, 1]: their order is the order of their bits
-}
-
-void fill(Histogram& h, Weights all) {
-    std::memset(&h, 0, sizeof h);
-    for (int i = 0; i < all.n; i++) {
-        const int b = bucket_of(all.w[i]);
-        h.mass[b] += all.w[i];
-        h.count[b]++;
-    }
-}
-
-// The weights of one bucket, largest first.
-int gather(Weights all, int bucket, float* to) {
-    int m = 0;
-    for (int i = 0; i < all.n; i++)
-        if (bucket_of(all.w[i]) == bucket) to[m++] = all.w[i];
-    std::sort(to, to + m, [](float a, float b) { return a > b; });
-    return m;
-}
-
-// The k-th largest weight.
-float kth_largest(Weights all, const Histogram& h, int k, float* room) {
-    int b = SAMPLING_BUCKETS - 1, above = 0;
-    while (b > 0 && above + h.count[b] < k) above += h.count[b--];
-    const int m = gather(all, b, room);
-    return room[std::min(k - above, m) - 1];
-}
-
-double mass_from(Weights all, float threshold) {
+double sum_of(const float* w, int n) {
     double sum = 0;
-    for (int i = 0; i < all.n; i++)
-        if (all.w[i] >= threshold) sum += all.w[i];
+    for (int i = 0; i < n; i++) sum += w[i];
     return sum;
 }
 
-// The smallest weight that is needed, largest first, for a share top_p of the mass of the weights from `threshold` on.
-float nucleus(Weights all, const Histogram& h, float threshold, double top_p, float* room) {
-    const double target = top_p * mass_from(all, threshold);
-    int b = SAMPLING_BUCKETS - 1;
-    double above = 0;
-    for (const int last = bucket_of(threshold); b > last && above + h.mass[b] < target; b--) above += h.mass[b];
-    const int m = gather(all, b, room);
-    int i = 0;
-    for (; i < m - 1; i++)
-        if ((above += room[i]) >= target) break;
-    return std::max(threshold, room[i]);
+// The largest value for which the w that are at least as large sum to `target`; the smallest of them if they never do. A quickselect
+// by mass: w[n] is put into another order.
+float value_at_mass(float* w, int n, double target) {
+    float *low = w, *high = w + n;
+    while (high - low > 16) {
+        const float a = low[0], b = low[(high - low) / 2], c = high[-1];
+        const float pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
+        float* above = std::partition(low, high, [pivot](float x) { return x > pivot; });
+        const double mass = sum_of(low, int(above - low));
+        if (mass >= target) {
+            high = above;
+            continue;
+        }
+        float* equal = std::partition(above, high, [pivot](float x) { return x == pivot; });
+        target -= mass + double(pivot) * double(equal - above);
+        if (target <= 0 || equal == high) return pivot;
+        low = equal;
+    }
+    std::sort(low, high, [](float x, float y) { return x > y; });
+    while (low < high - 1 && (target -= *low) > 0) low++;
+    return *low;
 }
 
-float threshold_of(Weights all, const SamplingRow& how, float* scratch) {
+// The smallest weight that stays: that of the last token needed, ties included. Weights below `bound` were not gathered;
+// -1 if a cut falls below it.
+float threshold_among(const Vocabulary& v, const SamplingRow& how, int count, float bound) {
     float threshold = how.min_p;
-    if (how.top_k >= all.n && how.top_p >= 1) return threshold;
-    Histogram& h = *reinterpret_cast<Histogram*>(scratch);
-    float* room = scratch + sizeof(Histogram) / sizeof(float);
-    fill(h, all);
-    if (how.top_k < all.n) threshold = std::max(threshold, kth_largest(all, h, how.top_k, room));
-    if (how.top_p < 1) threshold = nucleus(all, h, threshold, how.top_p, room);
-    return threshold;
+    if (how.top_k < v.n) {
+        if (count < how.top_k) return -1;
+        float* kth = v.room + how.top_k - 1;
+        std::nth_element(v.room, kth, v.room + count, [](float x, float y) { return x > y; });
+        threshold = std::max(threshold, *kth);
+    }
+    if (how.top_p >= 1) return threshold;
+    const int kept = int(std::partition(v.room, v.room + count, [threshold](float x) { return x >= threshold; }) - v.room);
+    const double mass = sum_of(v.room, kept);  // of the tokens gathered that the other cuts leave
+    const bool all_there = threshold >= bound;
+    double whole = mass;
+    if (!all_there) whole = threshold > 0 ? v.table.kept_mass(v.w, v.n, threshold, v.chunks) : v.mass;
+    if (!all_there && mass < how.top_p * whole) return -1;
+    return kept ? value_at_mass(v.room, kept, how.top_p * whole) : threshold;
+}
+
+float threshold_of(const Vocabulary& v, const SamplingRow& how) {
+    if (how.top_k >= v.n && how.top_p >= 1) return how.min_p;
+    for (const float bound : {0x1p-6f, 0x1p-12f}) {
+        const int count = v.table.gather(v.w, v.n, bound, v.room);
+        const float threshold = threshold_among(v, how, count, bound);
+        if (threshold >= 0) return threshold;
+    }
+    std::copy(v.w, v.w + v.n, v.room);
+    return threshold_among(v, how, v.n, 0);
 }
 
 // The first index up to which the weights from `threshold` on sum to more than the share `uniform` of their whole.
-int draw(Weights all, float threshold, double uniform) {
-    const double target = uniform * mass_from(all, threshold);
-    double running = 0;
-    int last = 0;
-    for (int i = 0; i < all.n; i++) {
-        if (all.w[i] < threshold || all.w[i] == 0) continue;
-        running += all.w[i];
-        last = i;
-        if (running > target) return i;
+int draw(const Vocabulary& v, float threshold, double uniform) {
+    const double target = uniform * v.table.kept_mass(v.w, v.n, threshold, v.chunks);
+    const int num_chunks = (v.n + SAMPLING_CHUNK - 1) / SAMPLING_CHUNK;
+    double before = 0;
+    int chunk = 0, last = -1;
+    for (; chunk < num_chunks && before + v.chunks[chunk] <= target; chunk++) {
+        if (v.chunks[chunk] > 0) last = chunk;
+        before += v.chunks[chunk];
     }
-    return last;  // rounding left nothing above the target
+    if (chunk == num_chunks) chunk = last;  // rounding left nothing above the target: the last entry that added something
+    int token = 0;
+    for (int i = chunk * SAMPLING_CHUNK; i < v.n && i < (chunk + 1) * SAMPLING_CHUNK; i++) {
+        if (v.w[i] < threshold || v.w[i] == 0) continue;
+        token = i;
+        if ((before += v.w[i]) > target) break;
+    }
+    return token;
 }
+
+size_t padded(int n) { return (size_t(n) + 15) / 16 * 16; }
 
 }  // namespace
 
-size_t sampling_scratch(int n) { return sizeof(Histogram) / sizeof(float) + 2 * size_t(n) + 64; }
+size_t sampling_scratch(int n) { return 2 * padded(n) + 2 * padded(n / SAMPLING_CHUNK + 1) + 16; }
 
 int choose_token(const Table& table, const float* logits, int n, float peak, const SamplingRow& how, float* scratch) {
     if (!std::isfinite(peak)) return -1;
-    float* w = scratch + (sampling_scratch(n) - size_t(n) - 16);
-    const double total = table.weights(logits, n, peak, 1.0f / how.temperature, w);
-    if (!std::isfinite(total)) return -1;
-    const Weights all = {w, n};
-    return draw(all, threshold_of(all, how, scratch), how.uniform);
+    float *w = scratch, *room = w + padded(n);
+    const double mass = table.weights(logits, n, peak, 1.0f / how.temperature, w);
+    if (!std::isfinite(mass)) return -1;
+    const Vocabulary v = {table, w, n, mass, reinterpret_cast<double*>(room + padded(n)), room};
+    return draw(v, threshold_of(v, how), how.uniform);
 }
 
 }  // namespace octavo

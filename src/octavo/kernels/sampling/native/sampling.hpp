@@ -6,16 +6,13 @@
 namespace octavo {
 
 struct SamplingRow {
-    double uniform;  // in [0, 1)
-    double top_p;    // 1: off
+    double uniform;     // in [0, 1)
+    double top_p;       // 1: off
     float temperature;  // > 0
-    float min_p;     // 0: off
-    int32_t top_k;   // the vocabulary's size or more: off
-    int32_t row;     // of the logits
+    float min_p;        // 0: off
+    int32_t top_k;      // the vocabulary's size or more: off
+    int32_t row;        // of the logits
 };
-
-constexpr int SAMPLING_CHUNK = 256;
-constexpr int SAMPLING_BUCKETS = (0x3F800000 >> 17) + 1;  // of a weight in [0, 1] by its leading bits
 
 // Floats that choose_token needs for a vocabulary of n.
 size_t sampling_scratch(int n);

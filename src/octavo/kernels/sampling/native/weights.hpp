@@ -1,4 +1,4 @@
-// Unnormalised probabilities of a row of logits at a temperature.
+// What sampling does with a whole vocabulary at once; everything else works on the few tokens that these passes leave.
 #pragma once
 
 namespace octavo::OCTAVO_ISA {
@@ -6,21 +6,46 @@ namespace {
 
 double weights(const float* x, int n, float peak, float factor, float* to) {
     double sum = 0;
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
+    const int whole = n / 8 * 8;
+    for (int i = 0; i < whole; i += 8) {
         const f32x8 w = exp8((load8(x + i) - peak) * factor);
         store8(to + i, w);
         sum += sum8(w);
     }
-    if (i < n) {
-        float rest[8], out[8];
-        for (int j = 0; j < 8; j++) rest[j] = i + j < n ? x[i + j] : -__builtin_inff();
+    if (whole < n) {
+        float rest[8];
+        for (int j = 0; j < 8; j++) rest[j] = whole + j < n ? x[whole + j] : MINUS_INFINITY;
         const f32x8 w = exp8((load8(rest) - peak) * factor);
-        store8(out, w);
-        for (int j = 0; i + j < n; j++) to[i + j] = out[j];
+        store8(to + whole, w);
         sum += sum8(w);
     }
     return sum;
+}
+
+double kept_mass(const float* w, int n, float threshold, double* chunks) {
+    double sum = 0;
+    for (int i = 0, c = 0; i < n; i += SAMPLING_CHUNK, c++) {
+        f32x8 total = {};
+        for (int j = i; j < i + SAMPLING_CHUNK && j < n; j += 8) {
+            const f32x8 v = load8(w + j);
+            total += v >= threshold ? v : f32x8{};
+        }
+        sum += chunks[c] = sum8(total);
+    }
+    return sum;
+}
+
+int gather(const float* w, int n, float threshold, float* to) {
+    int count = 0;
+    for (int i = 0; i < n; i += 8) {
+        const i32x8 is_kept = load8(w + i) >= threshold;
+        uint64_t halves[4];
+        std::memcpy(halves, &is_kept, sizeof halves);
+        if (!(halves[0] | halves[1] | halves[2] | halves[3])) continue;
+        for (int j = i; j < i + 8; j++)
+            if (w[j] >= threshold) to[count++] = w[j];
+    }
+    return count;
 }
 
 }  // namespace
