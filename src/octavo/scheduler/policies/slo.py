@@ -8,7 +8,8 @@ one that waits:
 2. *on time*: requests that can make their first token, earliest due first. If not all can, the largest set that can is
    kept: go through them by due time and, whenever one would be late, put the one with most work per weight aside
    (Moore 1968, Hodgson's algorithm, optimal for 1 || sum U_j). So the slack that decides is that of the whole queue
-   ahead, not of one request;
+   ahead, not of one request. Long ones count as due a little later (``WORK_BIAS``): a long prefill that is begun early
+   is lost work if shorter ones come and it has to be put aside;
 3. *the rest*: best effort, and promises that are already broken: least served tenant first.
 
 How much a step computes: as much as the time allows that the tightest promise among the running requests leaves (their
@@ -26,6 +27,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from octavo.scheduler.deadlines import next_token_due, time_left, wait_due
@@ -43,6 +45,7 @@ FAIR_LEAD_TOKENS = (
 OVERDUE_SHARE = 0.25  # of the prefill tokens
 OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
 MAX_WAIT_S = 60.0  # of a class that states none
+WORK_BIAS = 2.0  # seconds that a second of prefill puts a request back among those due
 LOOK_AHEAD = 128  # promised requests, by due time, among which the largest feasible set is chosen
 STEPS_PER_TTFT = (
     4.0  # a step takes at most this part of the shortest promised TTFT, so that a new request is soon looked at
@@ -63,11 +66,13 @@ class SlackFirst(Fcfs):
         self.service = ServiceCounters()
         self._rest: dict[str, SortedLine] = {}
         self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
-        self._kept: tuple[float, deque[Request]] = (-1.0, deque())  # largest set that can be on time, for one moment
+        self._order: dict[str, int] = {}  # the promised that can be on time: who goes first, for one moment
+        self._next: deque[Request] = deque()  # those of them that wait
+        self._order_s = -math.inf
+        self._prefills: list[Request] = []  # that run and whose first token is not late yet
         self._overdue_credit = 0.0  # prefill tokens that overdue requests may claim
         self._served_s: dict[str, float] = {}  # when a prefill last got tokens, of those that run
         self._tokens_per_s = math.inf
-        self._ahead_s = 0.0  # prefill of running requests that are on time
         shortest = min((one.ttft_s for one in forecast.classes if one.ttft_s is not None), default=math.inf)
         self._longest_step_s = shortest / STEPS_PER_TTFT
 
@@ -80,7 +85,7 @@ class SlackFirst(Fcfs):
         due = next_token_due(request)
         if due > now and math.isfinite(due):
             self._line.add(request, (due, request.sequence_number))
-            self._kept = (-1.0, deque())
+            self._order_s = -math.inf
         else:
             self._put_with_rest(request)
 
@@ -128,40 +133,38 @@ class SlackFirst(Fcfs):
         return now + step_time.seconds(StepLoad(self._work[request.request_id]))
 
     def _first_kept(self, fair: float, now: float) -> Request | None:
-        when, kept = self._kept
-        while kept and (kept[0] not in self._line or self.service.of[kept[0].tenant] > fair):
-            kept.popleft()
-        if when != now or not kept:
-            kept = self._largest_on_time(fair, now)
-            self._kept = (now, kept)
-        return kept[0] if kept else None
+        waiting = self._next
+        while waiting and (waiting[0] not in self._line or self.service.of[waiting[0].tenant] > fair):
+            waiting.popleft()
+        if self._order_s != now or not waiting:
+            self._decide(fair, now)
+        return self._next[0] if self._next else None
 
-    def _largest_on_time(self, fair: float, now: float) -> deque[Request]:
-        """Moore and Hodgson over the next ``LOOK_AHEAD`` due ones of tenants that are not too far ahead."""
-        rate, spent = self._tokens_per_s, 0.0
-        heaviest: list[tuple[float, int, Request]] = []
-        put_aside: set[str] = set()
-        candidates = [one for one in islice(self._line, LOOK_AHEAD) if self.service.of[one.tenant] <= fair]
-        for request in candidates:
-            work = self._work[request.request_id]
-            spent += work
-            cost = work / request.service_class.weight
-            heapq.heappush(heaviest, (-cost, -request.sequence_number, request))
-            if now + self._ahead_s + spent / rate > next_token_due(request):
-                given_up = heapq.heappop(heaviest)[2]
-                put_aside.add(given_up.request_id)
-                spent -= self._work[given_up.request_id]
-        return deque(one for one in candidates if one.request_id not in put_aside)
+    def _decide(self, fair: float, now: float) -> None:
+        """Whom to keep, in which order: prefills that run and the next ``LOOK_AHEAD`` due of tenants not too far ahead."""
+        waiting = [one for one in islice(self._line, LOOK_AHEAD) if self.service.of[one.tenant] <= fair]
+        tasks = [Task(one, self._work[one.request_id] / self._tokens_per_s, next_token_due(one)) for one in waiting]
+        for one in self._prefills:
+            if one.request_id not in self._work:  # it still runs
+                left = len(one.token_ids) - one.num_computed_tokens
+                tasks.append(Task(one, left / self._tokens_per_s, next_token_due(one)))
+        tasks.sort(key=lambda task: task.due + WORK_BIAS * task.seconds)
+        order = largest_on_time(tasks, now)
+        self._order = {task.request.request_id: i for i, task in enumerate(order)}
+        self._next = deque(task.request for task in order if task.request.request_id in self._work)
+        self._order_s = now
 
     # -- those that run ------------------------------------------------------------------------------------------------
 
     def rank(self, request: Request, now: float) -> Rank:
-        waits = request.request_id in self._work
-        due = next_token_due(request)
-        if request in self._line if waits else now < due < math.inf:
-            return (ON_TIME, due, request.sequence_number)
-        served_s = self._served_s.get(request.request_id)
-        is_overdue = self._is_overdue(request, now) if served_s is None and waits else self._is_idle(request, now)
+        request_id = request.request_id
+        if request.first_token_s is not None and request_id not in self._work and next_token_due(request) < math.inf:
+            return (ON_TIME, -1, request.sequence_number)
+        position = self._order.get(request_id)
+        if position is not None:
+            return (ON_TIME, position, request.sequence_number)
+        waits = request_id in self._work
+        is_overdue = self._is_overdue(request, now) if waits else self._is_idle(request, now)
         return (OVERDUE if is_overdue else REST, request.sequence_number)
 
     def token_budget(
@@ -188,17 +191,15 @@ class SlackFirst(Fcfs):
         return self._earliest(waiting, now) + 0.5 * allowed_s > next_token_due(waiting)
 
     def _foresee(self, room: int, load: StepLoad, prefills: Sequence[Request], now: float) -> None:
-        """How fast prefill goes now, and how much of it is ahead of those that wait."""
+        """How fast prefill goes now, and which prefills compete with those that wait."""
+        self._prefills = [one for one in prefills if now < next_token_due(one) < math.inf]
+        self._decide(self.service.least + FAIR_LEAD_TOKENS, now)
         seconds = self.forecast.step_time.seconds(load._replace(prefill_tokens=room, attended_pairs=0.5 * room * room))
         if seconds > 0.0:
             rate = room / seconds
             known = math.isfinite(self._tokens_per_s)
             self._tokens_per_s += (RATE_MEMORY * (rate - self._tokens_per_s)) if known else 0.0
             self._tokens_per_s = self._tokens_per_s if known else rate
-        ahead = sum(
-            len(one.token_ids) - one.num_computed_tokens for one in prefills if now < next_token_due(one) < math.inf
-        )
-        self._ahead_s = ahead / self._tokens_per_s
 
     def _is_overdue(self, request: Request, now: float) -> bool:
         return now >= _wait_due(request) - OVERDUE_LEAD * _max_wait_s(request)
@@ -226,6 +227,28 @@ class SlackFirst(Fcfs):
 
     def ended(self, request: Request, now: float) -> None:
         self._served_s.pop(request.request_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prefill that competes for the machine."""
+
+    request: Request
+    seconds: float
+    due: float
+
+
+def largest_on_time(tasks: Sequence[Task], now: float) -> list[Task]:
+    """The largest set (with weights: a large one) that can all be on time one after the other, in the order given."""
+    spent_s = 0.0
+    heaviest: list[tuple[float, int, Task]] = []
+    for i, task in enumerate(tasks):
+        spent_s += task.seconds
+        heapq.heappush(heaviest, (-task.seconds / task.request.service_class.weight, -i, task))
+        if now + spent_s > task.due:
+            spent_s -= heapq.heappop(heaviest)[2].seconds
+    kept = {id(task) for _, _, task in heaviest}
+    return [task for task in tasks if id(task) in kept]
 
 
 def _max_wait_s(request: Request) -> float:
