@@ -64,6 +64,7 @@ class SlackFirst(Fcfs):
     def __init__(self, forecast: Forecast) -> None:
         super().__init__(forecast)
         self.service = ServiceCounters()
+        self.fair_lead_tokens = FAIR_LEAD_TOKENS
         self._rest: dict[str, SortedLine] = {}
         self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
         self._order: dict[str, int] = {}  # the promised that can be on time: who goes first, for one moment
@@ -102,7 +103,7 @@ class SlackFirst(Fcfs):
 
     def first(self, now: float) -> Request | None:
         self._give_up_late(now)
-        fair = self.service.least + FAIR_LEAD_TOKENS
+        fair = self.service.least + self.fair_lead_tokens
         rest = [line.first() for tenant, line in self._rest.items() if self.service.of[tenant] <= fair]
         overdue = [one for one in rest if one is not None and self._is_overdue(one, now)]
         if overdue and (self._overdue_credit >= 0.0 or not self._line):
@@ -193,7 +194,7 @@ class SlackFirst(Fcfs):
     def _foresee(self, room: int, load: StepLoad, prefills: Sequence[Request], now: float) -> None:
         """How fast prefill goes now, and which prefills compete with those that wait."""
         self._prefills = [one for one in prefills if now < next_token_due(one) < math.inf]
-        self._decide(self.service.least + FAIR_LEAD_TOKENS, now)
+        self._decide(self.service.least + self.fair_lead_tokens, now)
         seconds = self.forecast.step_time.seconds(load._replace(prefill_tokens=room, attended_pairs=0.5 * room * room))
         if seconds > 0.0:
             rate = room / seconds
