@@ -218,8 +218,8 @@ class SlackFirst(Fcfs):
         if self._is_overdue(request, now):
             self._overdue_credit -= len(request.token_ids) - request.num_computed_tokens
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
-        self.service.committed(request)
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
+        self.service.committed(request, num_sampled)
         if num_tokens > 1:
             self._served_s[request.request_id] = now
             self._overdue_credit = min(self._overdue_credit + OVERDUE_SHARE * num_tokens, 0.0)
