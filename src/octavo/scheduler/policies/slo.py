@@ -1,7 +1,7 @@
 """Keep the most promises, let nobody wait for ever, and let no tenant take another's share. Octavo's own policy.
 
-Who starts next, in this order, among tenants whose service is at most ``FAIR_LEAD_TOKENS`` ahead of the least served
-one that waits:
+Who starts next, in this order, among tenants whose service is at most a fair lead (``FAIR_LEAD_TOKENS``,
+``FAIR_LEAD_PROMPTS``) ahead of the least served one that waits:
 
 1. *overdue*: work without a promise (left) whose ``max_wait`` is near. At most ``OVERDUE_SHARE`` of the prefill work
    goes here while others wait for a promise, so that overload does not turn the order into first come, first served;
@@ -39,9 +39,9 @@ from octavo.scheduler.service import ServiceCounters
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Request
 
-FAIR_LEAD_TOKENS = (
-    16_384.0  # service that a tenant may be ahead of another that waits before deadlines stop counting for it
-)
+# Service that a tenant may be ahead of another that waits before deadlines stop counting for it: the larger of the two.
+FAIR_LEAD_TOKENS = 16_384.0
+FAIR_LEAD_PROMPTS = 4.0  # of the longest seen
 OVERDUE_SHARE = 0.25  # of the prefill tokens
 OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
 MAX_WAIT_S = 60.0  # of a class that states none
@@ -65,6 +65,8 @@ class SlackFirst(Fcfs):
         super().__init__(forecast)
         self.service = ServiceCounters()
         self.fair_lead_tokens = FAIR_LEAD_TOKENS
+        self.fair_lead_prompts = FAIR_LEAD_PROMPTS
+        self._longest = 0
         self._rest: dict[str, SortedLine] = {}
         self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
         self._order: dict[str, int] = {}  # the promised that can be on time: who goes first, for one moment
@@ -81,6 +83,7 @@ class SlackFirst(Fcfs):
 
     def add(self, request: Request, now: float) -> None:
         self.service.waits(request.tenant)
+        self._longest = max(self._longest, request.num_prompt_tokens)
         self._work[request.request_id] = len(request.token_ids) - self.forecast.cached_tokens(request)
         self._served_s.pop(request.request_id, None)
         due = next_token_due(request)
@@ -103,7 +106,7 @@ class SlackFirst(Fcfs):
 
     def first(self, now: float) -> Request | None:
         self._give_up_late(now)
-        fair = self.service.least + self.fair_lead_tokens
+        fair = self._fair_limit()
         rest = [line.first() for tenant, line in self._rest.items() if self.service.of[tenant] <= fair]
         overdue = [one for one in rest if one is not None and self._is_overdue(one, now)]
         if overdue and (self._overdue_credit >= 0.0 or not self._line):
@@ -115,6 +118,10 @@ class SlackFirst(Fcfs):
         if last:
             return min(last, key=lambda one: (self.service.of[one.tenant], one.sequence_number))
         return next((one for one in self._line if self.service.of[one.tenant] <= fair), None)
+
+    def _fair_limit(self) -> float:
+        """Service up to which a tenant may start requests."""
+        return self.service.least + max(self.fair_lead_tokens, self.fair_lead_prompts * self._longest)
 
     def _put_with_rest(self, request: Request) -> None:
         line = self._rest.setdefault(request.tenant, SortedLine())
@@ -194,7 +201,7 @@ class SlackFirst(Fcfs):
     def _foresee(self, room: int, load: StepLoad, prefills: Sequence[Request], now: float) -> None:
         """How fast prefill goes now, and which prefills compete with those that wait."""
         self._prefills = [one for one in prefills if now < next_token_due(one) < math.inf]
-        self._decide(self.service.least + self.fair_lead_tokens, now)
+        self._decide(self._fair_limit(), now)
         seconds = self.forecast.step_time.seconds(load._replace(prefill_tokens=room, attended_pairs=0.5 * room * room))
         if seconds > 0.0:
             rate = room / seconds
