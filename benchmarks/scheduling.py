@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from octavo.bench.statistics.effect import ratio_interval
 from octavo.bench.traces import read_trace
 from octavo.scheduler.classes import ServiceClasses
@@ -98,6 +100,29 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Goodput against load, a panel per trace; bars from the lowest to the highest seed."""
+    traces = list(dict.fromkeys(row["trace"] for row in rows))
+    figure = Figure(figsize=(3.4 * len(traces), 3.0), layout="constrained")
+    for axes, trace in zip(figure.subplots(1, len(traces), squeeze=False)[0], traces, strict=True):
+        for policy, marker in zip(POLICIES, "os^Dv", strict=True):
+            own = [
+                [r["goodput_rps"] for r in rows if (r["trace"], r["load"], r["policy"]) == (trace, load, policy)]
+                for load in LOADS
+            ]
+            middle = [_mean(values) for values in own]
+            spread = [
+                [m - min(v) for m, v in zip(middle, own, strict=True)],
+                [max(v) - m for m, v in zip(middle, own, strict=True)],
+            ]
+            axes.errorbar(LOADS, middle, spread, marker=marker, markersize=4, capsize=2, linewidth=1.2, label=policy)
+        axes.set(title=trace, xlabel="load", ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("promises kept, requests/s")
+    figure.axes[0].legend(frameon=False, fontsize=7)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def _mean(values: Any) -> float:
     return statistics.fmean(values)
 
@@ -114,6 +139,7 @@ def main() -> None:
         result = {"facts": about(), "rows": rows}
         (options.out / "policies.json").write_text(json.dumps(result, indent=1) + "\n")
         (options.out / "policies.md").write_text("\n".join(summary(rows)))
+        draw(rows, options.out / "goodput.svg")
         print("\n".join(summary(rows)), flush=True)
 
 

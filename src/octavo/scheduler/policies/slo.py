@@ -27,8 +27,8 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from octavo.scheduler.deadlines import next_token_due, time_left, wait_due
 from octavo.scheduler.forecast import Forecast
@@ -46,7 +46,7 @@ OVERDUE_SHARE = 0.25  # of the prefill tokens
 OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
 MAX_WAIT_S = 60.0  # of a class that states none
 WORK_BIAS = 2.0  # seconds that a second of prefill puts a request back among those due
-LOOK_AHEAD = 128  # promised requests, by due time, among which the largest feasible set is chosen
+LOOK_AHEAD = 64  # promised requests, by due time, among which the largest feasible set is chosen
 STEPS_PER_TTFT = (
     4.0  # a step takes at most this part of the shortest promised TTFT, so that a new request is soon looked at
 )
@@ -144,7 +144,7 @@ class SlackFirst(Fcfs):
         waiting = self._next
         while waiting and (waiting[0] not in self._line or self.service.of[waiting[0].tenant] > fair):
             waiting.popleft()
-        if self._order_s != now or not waiting:
+        if self._order_s != now:
             self._decide(fair, now)
         return self._next[0] if self._next else None
 
@@ -237,9 +237,8 @@ class SlackFirst(Fcfs):
         self._served_s.pop(request.request_id, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A prefill that competes for the machine."""
+class Task(NamedTuple):
+    """A prefill that competes for the machine. A tuple because dozens are made in every step."""
 
     request: Request
     seconds: float
