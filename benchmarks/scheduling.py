@@ -137,7 +137,7 @@ def main() -> None:
     for trace, count in TRACES.items():
         rows += measure(trace, count, deadline_s)
         result = {"facts": about(), "rows": rows}
-        (options.out / "policies.json").write_text(json.dumps(result, indent=1) + "\n")
+        (options.out / "policies.json").write_text(json.dumps(result) + "\n")
         (options.out / "policies.md").write_text("\n".join(summary(rows)))
         draw(rows, options.out / "goodput.svg")
         print("\n".join(summary(rows)), flush=True)
