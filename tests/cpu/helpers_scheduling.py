@@ -42,12 +42,18 @@ def run_step(
 ) -> tuple[Plan, list[TokenEvent]]:
     """Plan, pretend to compute for ``step_s`` and ``token_s`` a token, commit, check."""
     plan = scheduler.plan(now)
-    step_time_s = step_s + token_s * plan.num_tokens
+    return plan, finish_step(scheduler, plan, now, step_s + token_s * plan.num_tokens, check=check)
+
+
+def finish_step(
+    scheduler: Scheduler, plan: Plan, now: float, step_time_s: float, *, check: bool = True
+) -> list[TokenEvent]:
+    """The second half of a step that began at ``now``."""
     samples = {p.request.request_id: Sample((next_token(p.request),)) for p in plan.requests if p.samples}
     events = scheduler.commit(plan, StepResult(samples, step_time_s), now + step_time_s)
     if check:  # costs as much as the cache has blocks
         scheduler.check(now + step_time_s)
-    return plan, events
+    return events
 
 
 def run_to_end(scheduler: Scheduler, max_steps: int = 10_000) -> dict[str, list[int]]:

@@ -57,6 +57,14 @@ def test_noise_and_outliers_move_it_little() -> None:
     assert forecast.error < 0.15
 
 
+def test_the_first_steps_of_an_engine_do_not_count() -> None:
+    forecast, rng = StepTimeForecast(), random.Random(3)
+    for i in range(60):
+        one = StepLoad(rng.randrange(1, 500), rng.randrange(50))
+        forecast.observe(one, seconds(one) + (5.0 if i < 2 else 0.0))
+    assert forecast.seconds(StepLoad(100, 5)) == pytest.approx(seconds(StepLoad(100, 5)), rel=0.02)
+
+
 def test_nothing_impossible_is_learned() -> None:
     forecast = StepTimeForecast()
     for bad in (math.nan, math.inf, -1.0, 0.0):

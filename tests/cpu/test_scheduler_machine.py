@@ -6,13 +6,13 @@ with the same tokens that it would get alone.
 
 from __future__ import annotations
 
-from helpers_scheduling import make_request, make_scheduler, next_token, run_step
+from helpers_scheduling import finish_step, make_request, make_scheduler, next_token
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from octavo.scheduler.policies import POLICIES
-from octavo.types import DEFAULT_CLASS, FinishReason, Request, ServiceClass
+from octavo.types import DEFAULT_CLASS, FinishReason, Plan, Request, ServiceClass
 
 CLASSES = (
     DEFAULT_CLASS,
@@ -20,6 +20,8 @@ CLASSES = (
     ServiceClass(name="standard", ttft_s=9.0, tpot_s=4.0, max_wait_s=20.0, weight=2.0),
     ServiceClass(name="batch", max_wait_s=25.0, weight=0.5),
 )
+
+OWN_BUDGET = ("sarathi", "qoserve", "slidingserve", "slo")
 
 PROMPTS = st.one_of(
     st.lists(st.integers(0, 1), min_size=1, max_size=20),  # few token values: prefixes repeat
@@ -96,8 +98,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self, times: int) -> None:
         for _ in range(times):
             self.now += 0.1
-            plan, events = run_step(self.scheduler, self.now, step_s=0.3, token_s=0.05)
-            self.now += 0.3 + 0.05 * plan.num_tokens  # forecasts and deadlines have something to do
+            plan = self.scheduler.plan(self.now)
+            self.check_no_work_is_left_undone(plan)
+            step_time_s = 0.3 + 0.05 * plan.num_tokens  # forecasts and deadlines have something to do
+            events = finish_step(self.scheduler, plan, self.now, step_time_s)
+            self.now += step_time_s
             assert plan.num_tokens <= self.scheduler.max_step_tokens
             planned = {share.request.request_id for share in plan.requests}
             assert not planned & set(plan.preempted), "preempted and started again in one step"
@@ -108,6 +113,26 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.outputs[event.request_id] += event.token_ids
                 if event.finish_reason:
                     self.ends[event.request_id] = event.finish_reason
+
+    def check_no_work_is_left_undone(self, plan: Plan) -> None:
+        """Theorem 3. Every decode is served in every step; budget stays unused only if nobody who fits could use it."""
+        scheduler, planned = self.scheduler, {share.request.request_id: share for share in plan.requests}
+        for request in scheduler._running:
+            left = len(request.token_ids) - request.num_computed_tokens
+            share = planned.get(request.request_id)
+            assert share is not None or left > 1, "a decode was passed over"
+            if self.policy not in OWN_BUDGET and plan.num_tokens < scheduler.max_step_tokens:
+                assert share is not None and share.num_tokens == left, "budget left, and a prefill that could use it"
+        head = scheduler._waiting.first(self.now)
+        if self.policy in OWN_BUDGET or plan.num_tokens == scheduler.max_step_tokens or head is None:
+            return
+        pinned = scheduler._waiting.is_pinned(head)
+        needs = head.num_prompt_tokens + head.max_tokens if pinned else len(head.token_ids)
+        assert (
+            scheduler.num_running == scheduler.max_num_running
+            or scheduler.kv.missing_blocks(needs, scheduler.kv.match(head)) > 0
+            or head.request_id in plan.preempted
+        ), "budget left, and the head of the queue fits"
 
     def check_nobody_overtakes(self) -> None:
         if self.policy != "fcfs":
@@ -160,4 +185,4 @@ def alone(request: Request) -> list[int]:
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase
-TestSchedulerMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestSchedulerMachine.settings = settings(max_examples=1000, stateful_step_count=25, deadline=None)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from helpers_scheduling import make_request, run_step
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.policies import POLICIES, make_policy
+from octavo.scheduler.policies.slo import Task, largest_on_time
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Plan, Request, ServiceClass
@@ -212,3 +216,18 @@ def test_no_request_is_lost_when_its_prompt_can_never_be_on_time() -> None:
     request = machine.add("r", 500, 5, service_class=impossible)
     machine.run()
     assert request.num_output_tokens == 5
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), max_size=9))
+def test_the_set_that_is_kept_is_the_largest_that_can_be_on_time(jobs: list[tuple[int, int]]) -> None:
+    """Against every subset, each in order of due time (Jackson: if any order is on time, this one is)."""
+    tasks = sorted((Task(make_request("r", [1]), float(work), float(due)) for work, due in jobs), key=lambda t: t.due)
+
+    def on_time(chosen: Sequence[Task]) -> bool:
+        ends = itertools.accumulate(task.seconds for task in chosen)
+        return all(end <= task.due for end, task in zip(ends, chosen, strict=True))
+
+    kept = largest_on_time(tasks, 0.0)
+    assert on_time(kept)
+    sizes = range(len(tasks) + 1)
+    assert len(kept) == max(n for n in sizes if any(on_time(some) for some in itertools.combinations(tasks, n)))

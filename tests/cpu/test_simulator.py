@@ -6,10 +6,12 @@ import itertools
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from octavo.bench.traces import read_trace
 from octavo.cli.main import run
 from octavo.errors import ConfigError, ContextLengthError, InvalidRequestError
 from octavo.scheduler.classes import BUILT_IN, ServiceClasses, parse_classes
@@ -171,6 +173,16 @@ def test_7_goodput_stays_flat_in_overload() -> None:
     knee = goodput("slo", 1.0)
     assert goodput("slo", 1.5) > 0.95 * knee
     assert goodput("slo", 3.0) > 0.95 * knee
+
+
+def test_8_a_burst_of_632_requests_in_a_minute_after_silence() -> None:
+    rows = list(read_trace("azure-code"))[-476:]
+    burst = arrivals_of(rows, 632, ServiceClasses(), Mix((0.4, 0.4, 0.2)))
+    arrivals = [replace(one, arrival_s=60.0 + 60.0 * i / 632) for i, one in enumerate(burst)]
+    setup = Setup(find_machine("h200-70b-fp8"))
+    waits = replay("slo", arrivals, setup)
+    assert 3 * late(waits, "interactive") < 2 * late(replay("fcfs", arrivals, setup), "interactive")
+    assert len(waits.ended) == 632
 
 
 def test_9_a_never_fitting_request_is_refused_and_holds_nobody_up() -> None:

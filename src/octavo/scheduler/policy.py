@@ -58,8 +58,8 @@ class Policy(Protocol):
         """It runs from now on, for the first time or again; ``num_computed_tokens`` of it were in the prefix cache."""
         ...
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
-        """``num_tokens`` were computed for it (and counted in ``num_computed_tokens``)."""
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
+        """``num_tokens`` were computed for it (and counted in ``num_computed_tokens``), ``num_sampled`` new ones made."""
         ...
 
     def ended(self, request: Request, now: float) -> None:

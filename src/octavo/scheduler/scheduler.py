@@ -266,7 +266,7 @@ class Scheduler:
             request.num_computed_tokens = start + num_tokens
             if request.num_computed_tokens // block_size > start // block_size:  # a block became full
                 self.kv.commit(request)
-            self.policy.committed(request, num_tokens, now)
+            self.policy.committed(request, num_tokens, len(sample.token_ids) if sample is not None else 0, now)
             if samples:
                 events.append(self._advance(request, result.samples[request.request_id], now))
         self._totals.total_draft_tokens += result.num_draft_tokens

@@ -50,7 +50,7 @@ class ServiceCounters:
         if request.num_preemptions == 0:
             self.of[request.tenant] += request.num_prompt_tokens / request.service_class.weight
 
-    def committed(self, request: Request) -> None:
-        """Charge an output token, if this step made one that is new."""
-        if request.num_computed_tokens == len(request.token_ids):
-            self.of[request.tenant] += OUTPUT_WEIGHT / request.service_class.weight
+    def committed(self, request: Request, num_sampled: int) -> None:
+        """Charge the output tokens that this step made."""
+        if num_sampled:
+            self.of[request.tenant] += OUTPUT_WEIGHT * num_sampled / request.service_class.weight

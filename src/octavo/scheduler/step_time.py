@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from octavo.types import Plan
 
-MIN_OBSERVATIONS = 8  # before that a forecast is a guess
+WARM_UP = 3  # first steps, not learned from: they allocate and compile
+MIN_OBSERVATIONS = 8  # learned from; before that a forecast is a guess
 FORGETTING = 0.999  # a step's weight halves after 700 steps
 OUTLIER = 4.0  # mean absolute errors; beyond, a step is counted as this far off
 MAX_VARIANCE = 1e6  # of a coefficient nothing is learned about: keeps forgetting from blowing up
@@ -52,6 +53,7 @@ class StepTimeForecast:
     def __init__(self) -> None:
         size = len(SCALES)
         self.num_observed = 0
+        self._num_skipped = 0
         self.error = 0.0  # moving mean of |forecast - measured| / measured
         self._weights = [0.0] * size
         self._covariance = [[1e3 if i == j else 0.0 for j in range(size)] for i in range(size)]
@@ -92,6 +94,9 @@ class StepTimeForecast:
     def observe(self, load: StepLoad, seconds: float) -> None:
         """Learn from a measured step."""
         if not (0.0 < seconds < math.inf) or not (load.prefill_tokens or load.decode_rows):
+            return
+        if self._num_skipped < WARM_UP:
+            self._num_skipped += 1
             return
         x = [scale * value for scale, value in zip(SCALES, (1.0, *load), strict=True)]
         residual = seconds - sum(w * v for w, v in zip(self._weights, x, strict=True))

@@ -40,7 +40,8 @@ class FairnessMeter:
         before = dict(self._service) if len(backlogged) > 1 else {}
         service, waiting = self._service, self._waiting
         for request, _, num_tokens, _, samples in plan.requests:
-            service[request.tenant] += (num_tokens if num_tokens > 1 else 0) + (OUTPUT_WEIGHT if samples else 0.0)
+            is_prompt = num_tokens > 1 and not request.num_preemptions  # what is computed again is no service
+            service[request.tenant] += (num_tokens if is_prompt else 0) + (OUTPUT_WEIGHT if samples else 0.0)
             if waiting and (tenant := waiting.pop(request.request_id, None)) is not None:
                 self._num_waiting[tenant] -= 1
         if len(backlogged) < 2:

@@ -70,6 +70,5 @@ class DeficitLongestPrefixMatch(Fcfs):
             extra = request.num_prompt_tokens - request.num_computed_tokens
             self._credit[request.tenant] -= extra / request.service_class.weight
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
-        if request.num_computed_tokens == len(request.token_ids):
-            self._credit[request.tenant] -= OUTPUT_WEIGHT / request.service_class.weight
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
+        self._credit[request.tenant] -= OUTPUT_WEIGHT * num_sampled / request.service_class.weight

@@ -45,7 +45,7 @@ class Fcfs:
     def started(self, request: Request, now: float) -> None:
         pass  # arrival order needs no accounts
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
         pass
 
     def ended(self, request: Request, now: float) -> None:

@@ -59,7 +59,7 @@ class SkipJoinMlfq(Fcfs):
         if now - request.waiting_since_s > STARVED_S:
             self._level[request.request_id], self._used[request.request_id] = 0, 0
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
         level = self._level[request.request_id]
         used = self._used[request.request_id] + num_tokens
         if level < len(QUANTA) and used > QUANTA[level]:

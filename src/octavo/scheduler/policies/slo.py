@@ -1,14 +1,15 @@
 """Keep the most promises, let nobody wait for ever, and let no tenant take another's share. Octavo's own policy.
 
-Who starts next, in this order, among tenants whose service is at most ``FAIR_LEAD_TOKENS`` ahead of the least served
-one that waits:
+Who starts next, in this order, among tenants whose service is at most a fair lead (``FAIR_LEAD_TOKENS``,
+``FAIR_LEAD_PROMPTS``) ahead of the least served one that waits:
 
 1. *overdue*: work without a promise (left) whose ``max_wait`` is near. At most ``OVERDUE_SHARE`` of the prefill work
    goes here while others wait for a promise, so that overload does not turn the order into first come, first served;
 2. *on time*: requests that can make their first token, earliest due first. If not all can, the largest set that can is
    kept: go through them by due time and, whenever one would be late, put the one with most work per weight aside
    (Moore 1968, Hodgson's algorithm, optimal for 1 || sum U_j). So the slack that decides is that of the whole queue
-   ahead, not of one request;
+   ahead, not of one request. Long ones count as due a little later (``WORK_BIAS``): a long prefill that is begun early
+   is lost work if shorter ones come and it has to be put aside;
 3. *the rest*: best effort, and promises that are already broken: least served tenant first.
 
 How much a step computes: as much as the time allows that the tightest promise among the running requests leaves (their
@@ -27,6 +28,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from octavo.scheduler.deadlines import next_token_due, time_left, wait_due
 from octavo.scheduler.forecast import Forecast
@@ -37,13 +39,14 @@ from octavo.scheduler.service import ServiceCounters
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Request
 
-FAIR_LEAD_TOKENS = (
-    16_384.0  # service that a tenant may be ahead of another that waits before deadlines stop counting for it
-)
+# Service that a tenant may be ahead of another that waits before deadlines stop counting for it: the larger of the two.
+FAIR_LEAD_TOKENS = 16_384.0
+FAIR_LEAD_PROMPTS = 4.0  # of the longest seen
 OVERDUE_SHARE = 0.25  # of the prefill tokens
 OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
 MAX_WAIT_S = 60.0  # of a class that states none
-LOOK_AHEAD = 128  # promised requests, by due time, among which the largest feasible set is chosen
+WORK_BIAS = 2.0  # seconds that a second of prefill puts a request back among those due
+LOOK_AHEAD = 64  # promised requests, by due time, among which the largest feasible set is chosen
 STEPS_PER_TTFT = (
     4.0  # a step takes at most this part of the shortest promised TTFT, so that a new request is soon looked at
 )
@@ -61,13 +64,18 @@ class SlackFirst(Fcfs):
     def __init__(self, forecast: Forecast) -> None:
         super().__init__(forecast)
         self.service = ServiceCounters()
+        self.fair_lead_tokens = FAIR_LEAD_TOKENS
+        self.fair_lead_prompts = FAIR_LEAD_PROMPTS
+        self._longest = 0
         self._rest: dict[str, SortedLine] = {}
         self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
-        self._kept: tuple[float, deque[Request]] = (-1.0, deque())  # largest set that can be on time, for one moment
+        self._order: dict[str, int] = {}  # the promised that can be on time: who goes first, for one moment
+        self._next: deque[Request] = deque()  # those of them that wait
+        self._order_s = -math.inf
+        self._prefills: list[Request] = []  # that run and whose first token is not late yet
         self._overdue_credit = 0.0  # prefill tokens that overdue requests may claim
         self._served_s: dict[str, float] = {}  # when a prefill last got tokens, of those that run
         self._tokens_per_s = math.inf
-        self._ahead_s = 0.0  # prefill of running requests that are on time
         shortest = min((one.ttft_s for one in forecast.classes if one.ttft_s is not None), default=math.inf)
         self._longest_step_s = shortest / STEPS_PER_TTFT
 
@@ -75,12 +83,13 @@ class SlackFirst(Fcfs):
 
     def add(self, request: Request, now: float) -> None:
         self.service.waits(request.tenant)
+        self._longest = max(self._longest, request.num_prompt_tokens)
         self._work[request.request_id] = len(request.token_ids) - self.forecast.cached_tokens(request)
         self._served_s.pop(request.request_id, None)
         due = next_token_due(request)
         if due > now and math.isfinite(due):
             self._line.add(request, (due, request.sequence_number))
-            self._kept = (-1.0, deque())
+            self._order_s = -math.inf
         else:
             self._put_with_rest(request)
 
@@ -97,7 +106,7 @@ class SlackFirst(Fcfs):
 
     def first(self, now: float) -> Request | None:
         self._give_up_late(now)
-        fair = self.service.least + FAIR_LEAD_TOKENS
+        fair = self._fair_limit()
         rest = [line.first() for tenant, line in self._rest.items() if self.service.of[tenant] <= fair]
         overdue = [one for one in rest if one is not None and self._is_overdue(one, now)]
         if overdue and (self._overdue_credit >= 0.0 or not self._line):
@@ -109,6 +118,10 @@ class SlackFirst(Fcfs):
         if last:
             return min(last, key=lambda one: (self.service.of[one.tenant], one.sequence_number))
         return next((one for one in self._line if self.service.of[one.tenant] <= fair), None)
+
+    def _fair_limit(self) -> float:
+        """Service up to which a tenant may start requests."""
+        return self.service.least + max(self.fair_lead_tokens, self.fair_lead_prompts * self._longest)
 
     def _put_with_rest(self, request: Request) -> None:
         line = self._rest.setdefault(request.tenant, SortedLine())
@@ -128,40 +141,38 @@ class SlackFirst(Fcfs):
         return now + step_time.seconds(StepLoad(self._work[request.request_id]))
 
     def _first_kept(self, fair: float, now: float) -> Request | None:
-        when, kept = self._kept
-        while kept and (kept[0] not in self._line or self.service.of[kept[0].tenant] > fair):
-            kept.popleft()
-        if when != now or not kept:
-            kept = self._largest_on_time(fair, now)
-            self._kept = (now, kept)
-        return kept[0] if kept else None
+        waiting = self._next
+        while waiting and (waiting[0] not in self._line or self.service.of[waiting[0].tenant] > fair):
+            waiting.popleft()
+        if self._order_s != now:
+            self._decide(fair, now)
+        return self._next[0] if self._next else None
 
-    def _largest_on_time(self, fair: float, now: float) -> deque[Request]:
-        """Moore and Hodgson over the next ``LOOK_AHEAD`` due ones of tenants that are not too far ahead."""
-        rate, spent = self._tokens_per_s, 0.0
-        heaviest: list[tuple[float, int, Request]] = []
-        put_aside: set[str] = set()
-        candidates = [one for one in islice(self._line, LOOK_AHEAD) if self.service.of[one.tenant] <= fair]
-        for request in candidates:
-            work = self._work[request.request_id]
-            spent += work
-            cost = work / request.service_class.weight
-            heapq.heappush(heaviest, (-cost, -request.sequence_number, request))
-            if now + self._ahead_s + spent / rate > next_token_due(request):
-                given_up = heapq.heappop(heaviest)[2]
-                put_aside.add(given_up.request_id)
-                spent -= self._work[given_up.request_id]
-        return deque(one for one in candidates if one.request_id not in put_aside)
+    def _decide(self, fair: float, now: float) -> None:
+        """Whom to keep, in which order: prefills that run and the next ``LOOK_AHEAD`` due of tenants not too far ahead."""
+        waiting = [one for one in islice(self._line, LOOK_AHEAD) if self.service.of[one.tenant] <= fair]
+        tasks = [Task(one, self._work[one.request_id] / self._tokens_per_s, next_token_due(one)) for one in waiting]
+        for one in self._prefills:
+            if one.request_id not in self._work:  # it still runs
+                left = len(one.token_ids) - one.num_computed_tokens
+                tasks.append(Task(one, left / self._tokens_per_s, next_token_due(one)))
+        tasks.sort(key=lambda task: task.due + WORK_BIAS * task.seconds)
+        order = largest_on_time(tasks, now)
+        self._order = {task.request.request_id: i for i, task in enumerate(order)}
+        self._next = deque(task.request for task in order if task.request.request_id in self._work)
+        self._order_s = now
 
     # -- those that run ------------------------------------------------------------------------------------------------
 
     def rank(self, request: Request, now: float) -> Rank:
-        waits = request.request_id in self._work
-        due = next_token_due(request)
-        if request in self._line if waits else now < due < math.inf:
-            return (ON_TIME, due, request.sequence_number)
-        served_s = self._served_s.get(request.request_id)
-        is_overdue = self._is_overdue(request, now) if served_s is None and waits else self._is_idle(request, now)
+        request_id = request.request_id
+        if request.first_token_s is not None and request_id not in self._work and next_token_due(request) < math.inf:
+            return (ON_TIME, -1, request.sequence_number)
+        position = self._order.get(request_id)
+        if position is not None:
+            return (ON_TIME, position, request.sequence_number)
+        waits = request_id in self._work
+        is_overdue = self._is_overdue(request, now) if waits else self._is_idle(request, now)
         return (OVERDUE if is_overdue else REST, request.sequence_number)
 
     def token_budget(
@@ -188,17 +199,15 @@ class SlackFirst(Fcfs):
         return self._earliest(waiting, now) + 0.5 * allowed_s > next_token_due(waiting)
 
     def _foresee(self, room: int, load: StepLoad, prefills: Sequence[Request], now: float) -> None:
-        """How fast prefill goes now, and how much of it is ahead of those that wait."""
+        """How fast prefill goes now, and which prefills compete with those that wait."""
+        self._prefills = [one for one in prefills if now < next_token_due(one) < math.inf]
+        self._decide(self._fair_limit(), now)
         seconds = self.forecast.step_time.seconds(load._replace(prefill_tokens=room, attended_pairs=0.5 * room * room))
         if seconds > 0.0:
             rate = room / seconds
             known = math.isfinite(self._tokens_per_s)
             self._tokens_per_s += (RATE_MEMORY * (rate - self._tokens_per_s)) if known else 0.0
             self._tokens_per_s = self._tokens_per_s if known else rate
-        ahead = sum(
-            len(one.token_ids) - one.num_computed_tokens for one in prefills if now < next_token_due(one) < math.inf
-        )
-        self._ahead_s = ahead / self._tokens_per_s
 
     def _is_overdue(self, request: Request, now: float) -> bool:
         return now >= _wait_due(request) - OVERDUE_LEAD * _max_wait_s(request)
@@ -216,8 +225,8 @@ class SlackFirst(Fcfs):
         if self._is_overdue(request, now):
             self._overdue_credit -= len(request.token_ids) - request.num_computed_tokens
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
-        self.service.committed(request)
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
+        self.service.committed(request, num_sampled)
         if num_tokens > 1:
             self._served_s[request.request_id] = now
             self._overdue_credit = min(self._overdue_credit + OVERDUE_SHARE * num_tokens, 0.0)
@@ -226,6 +235,27 @@ class SlackFirst(Fcfs):
 
     def ended(self, request: Request, now: float) -> None:
         self._served_s.pop(request.request_id, None)
+
+
+class Task(NamedTuple):
+    """A prefill that competes for the machine. A tuple because dozens are made in every step."""
+
+    request: Request
+    seconds: float
+    due: float
+
+
+def largest_on_time(tasks: Sequence[Task], now: float) -> list[Task]:
+    """The largest set (with weights: a large one) that can all be on time one after the other, in the order given."""
+    spent_s = 0.0
+    heaviest: list[tuple[float, int, Task]] = []
+    for i, task in enumerate(tasks):
+        spent_s += task.seconds
+        heapq.heappush(heaviest, (-task.seconds / task.request.service_class.weight, -i, task))
+        if now + spent_s > task.due:
+            spent_s -= heapq.heappop(heaviest)[2].seconds
+    kept = {id(task) for _, _, task in heaviest}
+    return [task for task in tasks if id(task) in kept]
 
 
 def _max_wait_s(request: Request) -> float:

@@ -46,5 +46,5 @@ class VirtualTokenCounters(Fcfs):
     def started(self, request: Request, now: float) -> None:
         self._service.started(request)
 
-    def committed(self, request: Request, num_tokens: int, now: float) -> None:
-        self._service.committed(request)
+    def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
+        self._service.committed(request, num_sampled)
