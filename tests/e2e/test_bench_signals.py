@@ -101,6 +101,22 @@ def test_a_server_that_is_still_starting_is_ended_as_well(number: signal.Signals
     assert gone(servers)
 
 
+def test_a_background_job_of_a_shell_can_be_ended_too(tmp_path: Path) -> None:
+    """Such a job ignores SIGINT from birth on."""
+    slow = f"{sys.executable} -c 'import time; time.sleep(600)' support.stub_server {{port}}"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with octavo("run", "--start", slow, *LOAD, "--rate", "1", cwd=tmp_path) as process:
+            until(lambda: bool(servers_of(process)), process)
+            servers = servers_of(process)
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.returncode == 130, output
+    assert gone(servers)
+
+
 def test_a_killed_run_leaves_its_journal(tmp_path: Path) -> None:
     """Nothing can be done after SIGKILL; the server that was started then has to be ended by hand."""
     with octavo("run", "--start", STUB, *LOAD, "--rate", "30", cwd=tmp_path) as process:
