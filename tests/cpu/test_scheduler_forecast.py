@@ -65,6 +65,17 @@ def test_the_first_steps_of_an_engine_do_not_count() -> None:
     assert forecast.seconds(StepLoad(100, 5)) == pytest.approx(seconds(StepLoad(100, 5)), rel=0.02)
 
 
+def test_the_first_prefill_after_many_decodes_is_learned_at_once() -> None:
+    forecast = StepTimeForecast()
+    for i in range(500):
+        one = StepLoad(0, 8, 800 + 8 * i)
+        forecast.observe(one, seconds(one) * (1.01 if i % 2 else 0.99))
+    for _ in range(2):
+        one = StepLoad(4000, 8, 5000, 8e6)
+        forecast.observe(one, seconds(one))
+    assert forecast.seconds(one) == pytest.approx(seconds(one), rel=0.1)
+
+
 def test_nothing_impossible_is_learned() -> None:
     forecast = StepTimeForecast()
     for bad in (math.nan, math.inf, -1.0, 0.0):

@@ -17,10 +17,12 @@ from octavo.errors import ConfigError, ContextLengthError, InvalidRequestError
 from octavo.scheduler.classes import BUILT_IN, ServiceClasses, parse_classes
 from octavo.scheduler.policies import POLICIES
 from octavo.scheduler.step_time import StepLoad
+from octavo.simulator import scenarios
 from octavo.simulator.books import FairnessMeter, quantile
 from octavo.simulator.compare import compare
 from octavo.simulator.machine import MACHINES, find_machine
 from octavo.simulator.replay import Replay, Setup, replay
+from octavo.simulator.scenarios import Scenario
 from octavo.simulator.traffic import Arrival, Mix, arrivals_of, at_rate
 from octavo.types import Plan, PlannedRequest, Request, SamplingParams
 
@@ -120,55 +122,46 @@ def late(done: Replay, name: str) -> int:
     return sum(not one.kept_promise for one in done.ended if one.promise.name == name)
 
 
+def measured(case: Scenario, policy: str) -> float:
+    return case.measure(replay(policy, case.arrivals, case.setup))
+
+
 def test_1_an_urgent_waiter_against_full_slots() -> None:
-    long_ones = [Arrival(f"b{i}", 0.0, 500, 5000, 6000, "batch") for i in range(8)]
-    arrivals = [*long_ones, Arrival("urgent", 1.0, 200, 5, 10, "interactive", priority=-1)]
-    setup = Setup(MACHINE, max_num_running=8)
-    assert of(replay("fcfs", arrivals, setup), "urgent")["urgent"] > 5.0
-    for policy in ("priority", "slo"):
-        assert of(replay(policy, arrivals, setup), "urgent")["urgent"] < 0.5, policy
+    case = scenarios.urgent_against_full_slots()
+    assert measured(case, "fcfs") > 5.0
+    assert measured(case, "priority") < 0.5
+    assert measured(case, "slo") < 0.5
 
 
 def test_3_cache_friendly_traffic_against_a_request_with_no_shared_prefix() -> None:
-    family = [Arrival(f"f{i}", i * 0.01, 1500, 20, 50, "standard", hash_ids=(1, 2, i)) for i in range(150)]
-    stranger = Arrival("stranger", 0.5, 1500, 20, 50, "standard", "other", hash_ids=(7, 8, 9))
-    arrivals = sorted([*family, stranger], key=lambda one: one.arrival_s)
-    for policy in ("dlpm", "slo"):
-        assert of(replay(policy, arrivals, Setup(MACHINE, max_num_running=8)), "stranger")["stranger"] < 2.0, policy
+    case = scenarios.stranger_among_cache_hits()
+    assert measured(case, "dlpm") < 2.0
+    assert measured(case, "slo") < 2.0
 
 
 def test_4_a_short_request_behind_a_600k_prefill() -> None:
-    arrivals = [Arrival("huge", 0.0, 600_000, 5, 10, "batch"), Arrival("short", 0.5, 101, 5, 10, "interactive")]
-    assert of(replay("fcfs", arrivals, Setup(MACHINE)), "short")["short"] > 10.0
-    assert of(replay("slo", arrivals, Setup(MACHINE)), "short")["short"] < 0.5
+    case = scenarios.short_behind_huge_prefill()
+    assert measured(case, "fcfs") > 10.0
+    assert measured(case, "slo") < 0.5
 
 
 def test_5_a_long_prefill_leaves_decodes_their_rate() -> None:
-    talks = [Arrival(f"d{i}", 0.0, 100, 300, 400, "interactive") for i in range(8)]
-    arrivals = [*talks, Arrival("long", 1.0, 200_000, 5, 10, "batch")]
-    assert late(replay("fcfs", arrivals, Setup(MACHINE, max_step_tokens=4096)), "interactive") == 8
-    assert late(replay("slo", arrivals, Setup(MACHINE, max_step_tokens=4096)), "interactive") == 0
+    case = scenarios.decodes_beside_long_prefill()
+    assert measured(case, "fcfs") > 0.05
+    assert measured(case, "slo") <= 0.05
 
 
 def test_6_one_greedy_tenant_against_nine_polite_ones() -> None:
-    rng = random.Random(3)
-    greedy = [Arrival(f"g{i}", 0.001 * i, 1000, 30, 100, "standard", "greedy") for i in range(600)]
-    polite = [Arrival(f"p{i}", rng.uniform(0, 10), 1000, 30, 100, "standard", f"p{i % 9}") for i in range(90)]
-    arrivals = sorted([*greedy, *polite], key=lambda one: one.arrival_s)
-
-    def broken(policy: str) -> int:
-        done = replay(policy, arrivals, Setup(MACHINE, max_num_running=32))
-        return sum(not one.kept_promise for one in done.ended if one.arrival.tenant != "greedy")
-
-    assert broken("fcfs") > 40
-    assert broken("vtc") <= 5
-    assert broken("slo") <= 5
+    case = scenarios.greedy_among_polite()
+    assert measured(case, "fcfs") > 40
+    assert measured(case, "vtc") <= 5
+    assert measured(case, "slo") <= 5
 
 
 def test_7_goodput_stays_flat_in_overload() -> None:
     def goodput(policy: str, factor: float) -> float:
-        arrivals = poisson(int(200 * factor), 30.0 * factor)
-        return replay(policy, arrivals, Setup(MACHINE)).goodput_rps
+        case = scenarios.overload(factor)
+        return replay(policy, case.arrivals, case.setup).goodput_rps
 
     knee = goodput("slo", 1.0)
     assert goodput("slo", 1.5) > 0.95 * knee

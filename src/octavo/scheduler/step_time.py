@@ -5,8 +5,8 @@
 P prefill tokens, D decode rows, C context tokens that those rows read, A attended (query, key) pairs of the prefill
 chunks. Recursive least squares with forgetting (Plackett 1950; Ljung, "System Identification", 11.2), made safe for a
 server: a step far off the forecast (a compilation, a page fault) counts no more than one at the edge of the plausible
-(Huber 1964), what is not a positive finite time is not counted at all, and no coefficient is used below zero: more work
-never takes less time.
+(Huber 1964), where the plausible widens with what the step has that was never seen before; what is not a positive finite
+time is not counted at all; and no coefficient is used below zero: more work never takes less time.
 """
 
 from __future__ import annotations
@@ -99,25 +99,26 @@ class StepTimeForecast:
             self._num_skipped += 1
             return
         x = [scale * value for scale, value in zip(SCALES, (1.0, *load), strict=True)]
+        px = [sum(p * v for p, v in zip(row, x, strict=True)) for row in self._covariance]
+        leverage = sum(v * p for v, p in zip(x, px, strict=True))  # how unlike all that was seen before, in variances
         residual = seconds - sum(w * v for w, v in zip(self._weights, x, strict=True))
         if self.ready:
             off = abs(self.seconds(load) - seconds)
             self.error += ERROR_MEMORY * (off / seconds - self.error)
-            limit = OUTLIER * max(self._spread_s, 1e-9)
+            unsure = math.sqrt(1.0 + leverage)
+            limit = OUTLIER * max(self._spread_s, 1e-9) * unsure
             residual = min(max(residual, -limit), limit)
-            self._spread_s += ERROR_MEMORY * (min(off, 2 * limit) - self._spread_s)
+            self._spread_s += ERROR_MEMORY * (min(off / unsure, 2 * limit) - self._spread_s)
         else:
             self._spread_s = max(self._spread_s, 0.25 * seconds)
-        self._learn(x, residual)
+        self._learn(px, residual / (FORGETTING + leverage), 1.0 / (FORGETTING + leverage))
         self.num_observed += 1
 
-    def _learn(self, x: list[float], residual: float) -> None:
-        """w += k r,  P = (P - k x'P) / f,  with gain k = P x / (f + x'P x)."""
+    def _learn(self, px: list[float], step: float, scale: float) -> None:
+        """w += k r,  P = (P - k x'P) / f,  with gain k = P x / (f + x'P x); ``step`` = r scale, ``scale`` = 1 / (f + x'P x)."""
         rows = self._covariance
-        px = [sum(p * v for p, v in zip(row, x, strict=True)) for row in rows]
-        scale = 1.0 / (FORGETTING + sum(v * p for v, p in zip(x, px, strict=True)))
         for i, gain in enumerate(px):
-            self._weights[i] += gain * scale * residual
+            self._weights[i] += gain * step
         forget = 1.0 if max(rows[i][i] for i in range(len(rows))) > MAX_VARIANCE else FORGETTING
         for i, row in enumerate(rows):
             gain = px[i] * scale

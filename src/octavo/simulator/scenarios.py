@@ -1,0 +1,124 @@
+"""Situations that users of real servers reported, as traffic: what went wrong there, and the one figure that shows it.
+
+The sources are issues and papers of other projects; numbers follow them (a 600K-token prefill, 632 requests in a minute).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from octavo.simulator.machine import find_machine
+from octavo.simulator.replay import Replay, Setup
+from octavo.simulator.traffic import Arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """``measure`` reads its figure, in ``unit``, off a replay; less is better."""
+
+    name: str
+    arrivals: list[Arrival]
+    setup: Setup
+    measure: Callable[[Replay], float]
+    unit: str
+
+
+def scenarios() -> list[Scenario]:
+    """Fresh ones; the same every time."""
+    return [
+        urgent_against_full_slots(),
+        stranger_among_cache_hits(),
+        short_behind_huge_prefill(),
+        decodes_beside_long_prefill(),
+        greedy_among_polite(),
+        overload(3.0),
+    ]
+
+
+def urgent_against_full_slots() -> Scenario:
+    """vllm#40004: an urgent waiter cannot take a slot when all are full."""
+    held = [Arrival(f"b{i}", 0.0, 500, 5000, 6000, "batch") for i in range(8)]
+    urgent = Arrival("urgent", 1.0, 200, 5, 10, "interactive", priority=-1)
+    return Scenario(
+        "an urgent request, all slots taken",
+        [*held, urgent],
+        Setup(find_machine("h200-8b"), max_num_running=8),
+        lambda done: _ttft(done, "urgent"),
+        "s to its first token",
+    )
+
+
+def stranger_among_cache_hits() -> Scenario:
+    """sglang#31954: longest-prefix-first leaves requests without a shared prefix waiting."""
+    family = [Arrival(f"f{i}", i * 0.01, 1500, 20, 50, "standard", hash_ids=(1, 2, i)) for i in range(150)]
+    stranger = Arrival("stranger", 0.5, 1500, 20, 50, "standard", "other", hash_ids=(7, 8, 9))
+    return Scenario(
+        "no shared prefix, among many that share one",
+        sorted([*family, stranger], key=_arrival),
+        Setup(find_machine("h200-8b"), max_num_running=8),
+        lambda done: _ttft(done, "stranger"),
+        "s to its first token",
+    )
+
+
+def short_behind_huge_prefill() -> Scenario:
+    """ROCm/ATOM#1835: a 101-token request waits 82 s behind a 600K-token prefill."""
+    return Scenario(
+        "101 tokens behind a prefill of 600,000",
+        [Arrival("huge", 0.0, 600_000, 5, 10, "batch"), Arrival("short", 0.5, 101, 5, 10, "interactive")],
+        Setup(find_machine("h200-8b")),
+        lambda done: _ttft(done, "short"),
+        "s to its first token",
+    )
+
+
+def decodes_beside_long_prefill() -> Scenario:
+    """A long prefill that drops decode from 270 to 6.6 tokens/s."""
+    talks = [Arrival(f"d{i}", 0.0, 100, 300, 400, "interactive") for i in range(8)]
+    return Scenario(
+        "decodes beside a prefill of 200,000",
+        [*talks, Arrival("long", 1.0, 200_000, 5, 10, "batch")],
+        Setup(find_machine("h200-8b"), max_step_tokens=4096),
+        lambda done: max(one.timings.tpot_s or 0.0 for one in done.ended if one.promise.name == "interactive"),
+        "s per token at worst",
+    )
+
+
+def greedy_among_polite() -> Scenario:
+    """One tenant sends 600 requests in a second, nine others 90 in ten."""
+    rng = random.Random(3)  # noqa: S311 - a plan of traffic
+    greedy = [Arrival(f"g{i}", 0.001 * i, 1000, 30, 100, "standard", "greedy") for i in range(600)]
+    polite = [Arrival(f"p{i}", rng.uniform(0, 10), 1000, 30, 100, "standard", f"p{i % 9}") for i in range(90)]
+    return Scenario(
+        "one greedy tenant among nine polite ones",
+        sorted([*greedy, *polite], key=_arrival),
+        Setup(find_machine("h200-8b"), max_num_running=32),
+        lambda done: sum(not one.kept_promise for one in done.ended if one.arrival.tenant != "greedy"),
+        "broken promises of 90 polite requests",
+    )
+
+
+def overload(factor: float) -> Scenario:
+    """Three classes at ``factor`` times 30 requests/s, which is about what the machine can do."""
+    rng, now, found = random.Random(0), 0.0, []  # noqa: S311 - a plan of traffic
+    names = ("interactive", "standard", "batch")
+    for i in range(int(200 * factor)):
+        now += rng.expovariate(30.0 * factor)
+        found.append(Arrival(f"r{i}", now, 1000, 60, 1000, names[i % 3], f"t{i % 2}", priority=i % 3))
+    return Scenario(
+        f"{factor:g} times what the machine can do",
+        found,
+        Setup(find_machine("h200-8b")),
+        lambda done: sum(not one.kept_promise for one in done.ended),
+        f"broken promises of {len(found)}",
+    )
+
+
+def _ttft(done: Replay, request_id: str) -> float:
+    return next(one.timings.ttft_s or 0.0 for one in done.ended if one.arrival.request_id == request_id)
+
+
+def _arrival(one: Arrival) -> float:
+    return one.arrival_s
