@@ -315,3 +315,12 @@ def test_the_knee_of_an_m_m_1_queue_is_at_half_load() -> None:
     flat = find_knee([1, 2, 4], [0.1, 0.1, 0.1])
     assert flat is not None and flat.load == 4 and not flat.reached
     assert find_knee([1, 2], [1, 1]) is None
+
+
+def test_ten_nearly_equal_values_have_no_infinite_interval():
+    """A short run's bins: most resamples have no spread at all, and a ratio to it would be anything."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        values = np.where(rng.random(10) < 0.8, 3.0, 3.0 + rng.random(10))
+        found = mean_interval(values, seed=0)
+        assert 0 < found.low <= values.mean() <= found.high < 30

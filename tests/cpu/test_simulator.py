@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from octavo.bench.traces import read_trace
 from octavo.cli.main import run
@@ -20,7 +21,7 @@ from octavo.scheduler.step_time import StepLoad
 from octavo.simulator import scenarios
 from octavo.simulator.books import FairnessMeter, quantile
 from octavo.simulator.compare import compare
-from octavo.simulator.machine import MACHINES, find_machine
+from octavo.simulator.machine import MACHINES, Machine, find_machine
 from octavo.simulator.replay import Replay, Setup, replay
 from octavo.simulator.scenarios import Scenario
 from octavo.simulator.traffic import Arrival, Mix, arrivals_of, at_rate
@@ -176,6 +177,16 @@ def test_8_a_burst_of_632_requests_in_a_minute_after_silence() -> None:
     waits = replay("slo", arrivals, setup)
     assert 3 * late(waits, "interactive") < 2 * late(replay("fcfs", arrivals, setup), "interactive")
     assert len(waits.ended) == 632
+
+
+def test_promises_too_tight_for_the_machine_do_not_stop_prefill() -> None:
+    """Found on a busy laptop: steps took longer than the promised time per token, so prefill went at 16 tokens a step."""
+    slow = Machine(0.03, 0.15, 2e-3, 1e-6, 0.0, 50_000, "a busy laptop")
+    arrivals = poisson(40, 1.2, num_prompt=150, num_output=25)
+    tight = tuple(replace_struct(one, tpot_s=one.tpot_s and 0.25) for one in BUILT_IN)
+    setup = Setup(slow, ServiceClasses(tight), max_num_running=32, max_step_tokens=512)
+    spent = {policy: replay(policy, arrivals, setup).virtual_s for policy in ("fcfs", "slo")}
+    assert spent["slo"] < 1.3 * spent["fcfs"]
 
 
 def test_9_a_never_fitting_request_is_refused_and_holds_nobody_up() -> None:

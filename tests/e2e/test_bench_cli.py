@@ -53,6 +53,11 @@ def test_run_writes_a_valid_result_and_compare_reads_it(url: str, tmp_path: Path
         assert compared.returncode == 0, compared.stderr
         assert "no difference shown" in compared.stdout
         assert "too few runs" in compared.stdout
+    reported = octavo("report", "A.json", "B.json", "--html", "r.html", "--figures", "f", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "All runs" in page and "Against A" in page and result["plan_digest"] in page
+    assert page.count("<svg") == len(list((tmp_path / "f").glob("*.svg"))) > 8
 
 
 def test_a_sweep_writes_a_result_for_every_rate(url: str, tmp_path: Path) -> None:

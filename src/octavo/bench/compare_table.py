@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from octavo.bench.compare import Comparison, Row
+from octavo.bench.compare import Comparison
 from octavo.bench.model import Interval
 
 STYLES = {"faster": "bold green", "slower": "bold red"}
@@ -23,21 +23,22 @@ def render(comparison: Comparison) -> RenderableType:
     for row in comparison.rows:
         table.add_row(
             row.metric,
-            _figure(row.baseline_values, row.unit),
-            f"{row.label} {_figure(row.values, row.unit)}",
+            middle(row.baseline_values, row.unit),
+            f"{row.label} {middle(row.values, row.unit)}",
             ratio_text(row.ratio),
             f"{row.corrected_p_value:.3f}",
             Text(row.verdict, STYLES.get(row.verdict, "")),
         )
     notes = [Text(f"! {warning}", "yellow") for warning in comparison.warnings]
-    words = f"ratio = label / {comparison.baseline}; a verdict needs p (Holm) <= {comparison.level:g}"
-    left_out = [Text(f"not tested: {name}, {why}") for name, why in comparison.left_out.items()]
-    return Group(table, Text(words + directions(comparison.rows)), *left_out, *notes)
+    return Group(table, *(Text(line) for line in legend(comparison)), *notes)
 
 
-def directions(rows: list[Row]) -> str:
-    more = sorted({row.metric for row in rows if row.more_is_better})
-    return f"; more is better in {', '.join(more)}" if more else ""
+def legend(comparison: Comparison) -> list[str]:
+    """How to read the table, and what is not in it."""
+    more = sorted({row.metric for row in comparison.rows if row.more_is_better})
+    directions = f"; more is better in {', '.join(more)}" if more else ""
+    words = f"ratio = label / {comparison.baseline}; a verdict needs p (Holm) <= {comparison.level:g}{directions}"
+    return [words, *(f"not tested: {name}, {why}" for name, why in comparison.left_out.items())]
 
 
 def ratio_text(ratio: Interval) -> str:
@@ -47,8 +48,9 @@ def ratio_text(ratio: Interval) -> str:
     return f"{ratio.value:.3f} ({low} .. {high})"
 
 
-def _figure(values: list[float], unit: str) -> str:
-    middle = statistics.median(values)
+def middle(values: list[float], unit: str) -> str:
+    """Median over runs."""
+    median = statistics.median(values)
     if unit == "s":
-        return f"{middle * 1e3:.4g} ms"
-    return f"{middle:.4g} {unit}"
+        return f"{median * 1e3:.4g} ms"
+    return f"{median:.4g} {unit}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from octavo.bench.model import Interval, Latency, Outcome, Promise, Run
+from octavo.bench.model import Interval, Latency, Outcome, Promise, Run, Summary
+from octavo.bench.statistics.knee import Knee
 
 
 def run_table(run: Run) -> Table:
@@ -44,7 +45,7 @@ def run_lines(run: Run) -> list[str]:
         f"{run.name}: {run.workload}, {run.arrivals}, at {run.url} ({run.model})",
         f"requests: {counts.ok} ok ({counts.warm_up} in the warm-up, cut), {counts.failed} failed, {counts.timed_out} timed out",
         f"output tokens/s: {_interval(summary.output_tokens_per_s)}, total tokens/s: {_interval(summary.total_tokens_per_s)}",
-        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {_promised(run)}",
+        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {promised(run)}",
         f"client lag p99: {run.client_lag_s.p99 * 1e3:.2f} ms",
     ]
     ttft = summary.ttft_s
@@ -57,14 +58,25 @@ def run_lines(run: Run) -> list[str]:
     if first := next((one.error for one in run.records if one.error and one.outcome is not Outcome.CANCELLED), None):
         lines.append(f"first error: {first}")
     if summary.stationary is False:
-        lines.append(
-            f"not stationary (p = {summary.slope_p_value:.2g}): latencies drift, so these figures depend on the duration"
-        )
+        lines.append(drift(summary))
     lines += [f"! {warning}" for warning in summary.warnings]
     lines += [f"note: {note}" for note in run.notes]
     if not run.valid:
         lines.append(f"INVALID: {run.invalid_reason}")
     return lines
+
+
+def drift(summary: Summary) -> str:
+    """Of a run that is not stationary."""
+    p_value = "" if summary.slope_p_value is None else f" (p = {summary.slope_p_value:.2g})"
+    return f"not stationary{p_value}: latencies drift, so these figures depend on the duration"
+
+
+def knee_line(knee: Knee | None) -> str:
+    if knee is None:
+        return "knee: needs three valid rates or more"
+    where = f"knee: {knee.load:.4g} answered requests/s, where throughput / median E2E is greatest"
+    return where if knee.reached else f"{where}; that is the highest load tried, so the bend may lie beyond"
 
 
 def promise_line(promise: Promise) -> str:
@@ -83,7 +95,8 @@ def promise_line(promise: Promise) -> str:
     return f"{what}: {verdict} ({seen}, worth {promise.effective_requests:.0f} independent ones)"
 
 
-def _promised(run: Run) -> str:
+def promised(run: Run) -> str:
+    """``TTFT <= 500 ms, TPOT <= 50 ms``."""
     parts = [
         f"{name} <= {limit * 1e3:g} ms"
         for name, limit in (("TTFT", run.slo.ttft_s), ("TPOT", run.slo.tpot_s), ("E2E", run.slo.e2e_s))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octavo.cli import bench_suite
+from octavo.cli import bench_report, bench_suite
 from octavo.cli.bench_measure import EXIT_INTERRUPTED, Asked, Measurement, Stopped, parse_servers, targets
 from octavo.cli.bench_suite import measuring
 from octavo.cli.output import stdout
@@ -67,6 +67,7 @@ def register(app: typer.Typer) -> None:
     bench.command("run", short_help="Send one workload, say what came back and how sure that is.")(run)
     bench.command("sweep", short_help="Latency against load: the knee, and the highest rate that keeps an SLO.")(sweep)
     bench.command("compare", short_help="Is B faster than A, by how much, how sure?")(compare)
+    bench_report.register(bench)
     bench.command("schema", short_help="The JSON Schema of a result file.")(schema)
     bench_suite.register(bench)
     about = "Measure any OpenAI-compatible server, and this engine."
@@ -155,6 +156,7 @@ def sweep(
     """Latency against load at the given rates, from the lowest; with promises also a bisection to the highest rate that keeps
     them for 99 % of requests. Promises are --slo, or those that the requests of a workload bring (mixed)."""
     from octavo.bench import sweep as sweeping
+    from octavo.bench.run_table import knee_line
 
     measurement = Measurement(Asked(workload, arrivals, duration, slo, seed, form, vocab_size, max_prompt, max_output))
     if url and start:
@@ -175,8 +177,7 @@ def sweep(
             return measured[-1]
 
         curve = sweeping.sweep(run_at, wanted)
-        knee = sweeping.knee_of(curve)
-        stdout().print(_knee(knee.load, knee.reached) if knee is not None else "knee: needs three valid rates or more")
+        stdout().print(knee_line(sweeping.knee_of(curve)))
         if slo or any(one.slo is not None for run in curve for one in run.records):
             ready = dict(zip(sorted(set(wanted)), curve, strict=True))
             edge = sweeping.find_max_rate(lambda rate: ready.pop(rate, None) or run_at(rate), measurement.slo, wanted)
@@ -241,11 +242,6 @@ def _rates(text: str) -> list[float]:
         raise ConfigError(
             f"rates = {text!r}: expected numbers with commas between them, e.g. 1,2,4,8", param="rates"
         ) from None
-
-
-def _knee(load: float, reached: bool) -> str:
-    where = f"knee: {load:.4g} answered requests/s, where throughput / median E2E is greatest"
-    return where if reached else f"{where}; that is the highest load tried, so the bend may lie beyond"
 
 
 def _print_edge(edge: MaxRate, promises: str) -> None:

@@ -13,12 +13,15 @@ instead, which would let a request whose first token came early break its TPOT.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Request
 
+PREFILL_SHARE = (
+    1 / 3
+)  # of a step's decode time that prefill gets at least: below, throughput collapses for a few promises
 CATCH_UP = 0.7  # of the promised time per token, while a request makes up for what it is behind
 
 
@@ -39,7 +42,7 @@ def next_token_due(request: Request) -> float:
     return first_s + (len(request.token_ids) - request.num_prompt_tokens) * tpot_s
 
 
-def time_left(decodes: Iterable[Request], forecast: Forecast, now: float) -> float:
+def time_left(decodes: Sequence[Request], forecast: Forecast, now: float) -> float:
     """Seconds that the tightest promise of these decoding requests leaves for the next step; infinite if none binds.
 
     A request that has fallen behind its promised mean and can still catch up asks for steps of ``CATCH_UP`` of it; one
@@ -54,7 +57,8 @@ def time_left(decodes: Iterable[Request], forecast: Forecast, now: float) -> flo
         tpot_s = request.service_class.tpot_s or 0.0
         if due - now < CATCH_UP * tpot_s:
             if fastest_s is None:
-                fastest_s = forecast.step_time.seconds(StepLoad(0, 1))
+                load = StepLoad(0, len(decodes), sum(one.num_computed_tokens for one in decodes))
+                fastest_s = (1.0 + PREFILL_SHARE) * forecast.step_time.seconds(load)
             if not can_keep_tpot(request, forecast, fastest_s, now):
                 continue
         left = min(left, max(due - now, CATCH_UP * tpot_s))

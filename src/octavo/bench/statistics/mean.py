@@ -27,6 +27,7 @@ UNRESOLVED = 15.0  # 10 effective values: 1.6 times as wide; 40: 1.2; 1000: 1.01
 MOST_LOG = (
     2.0  # the upper side goes up by at most exp(2) on the logarithm: beyond, it would say more than these values know
 )
+WIDEST = 12.7  # standard errors: Student's t of two values. Draws without any spread would divide by nothing
 FEW = 10  # below it there are no blocks to speak of: Student's t
 
 
@@ -46,8 +47,9 @@ def mean_interval(values: Array, seed: int, confidence: float = 0.95) -> Interva
         return Interval(center, center - half, center + half)
     length = block_length(values)
     error = mean_error(values, length)
-    low, high = _studentised(values, length, seed, confidence)
-    return Interval(center, min(center, center - high * error), max(center, upper(values, center, -low * error)))
+    low, high = np.clip(_studentised(values, length, seed, confidence), -WIDEST, WIDEST)
+    top = float(max(center, upper(values, center, float(-low * error))))
+    return Interval(center, float(min(center, center - high * error)), top)
 
 
 def mean_error(values: Array, length: int) -> float:

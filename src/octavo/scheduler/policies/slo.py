@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from octavo.scheduler.deadlines import next_token_due, time_left, wait_due
+from octavo.scheduler.deadlines import PREFILL_SHARE, next_token_due, time_left, wait_due
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.policies.fcfs import Fcfs
 from octavo.scheduler.policy import Rank
@@ -184,6 +184,7 @@ class SlackFirst(Fcfs):
         load = StepLoad(0, len(decodes), sum(request.num_computed_tokens for request in decodes))
         left_s = min(time_left(decodes, self.forecast, now), self._longest_step_s)
         left_s *= 1.0 - min(0.3, 2.0 * step_time.error)
+        left_s = max(left_s, (1.0 + PREFILL_SHARE) * step_time.seconds(load))
         start = prefills[0].num_computed_tokens if prefills else 0
         room = min(max(MIN_CHUNK, step_time.prefill_room(left_s, load, start)), max_step_tokens - len(decodes))
         self._foresee(room, load, prefills, now)
