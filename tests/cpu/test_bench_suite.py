@@ -219,6 +219,14 @@ def test_repetitions_have_the_same_lengths_and_other_tokens() -> None:
     assert max(max(one.token_ids or ()) for one in first.requests) < 512
 
 
+def test_no_two_rows_share_a_prompt() -> None:
+    """A prefix cache would answer the second one of them from the first."""
+    options = SuiteOptions(max_context=256, vocab_high=512)
+    plans = [plan_of(Row(f"row {i}", "synthetic:prompt=32,output=4", 4, 4), options, 0) for i in range(3)]
+    starts = [tuple((request.token_ids or [])[:16]) for plan in plans for request in plan.requests]
+    assert len(set(starts)) == len(starts)
+
+
 def test_rows_by_name() -> None:
     suite = find_suite("cpu")
     assert [row.name for row in choose_rows(suite, " mixed , single")] == ["mixed", "single"]

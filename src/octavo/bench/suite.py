@@ -7,6 +7,7 @@ taken from the better figures of both. The order of the targets turns from group
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -108,7 +109,7 @@ class SuiteOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_of(row: Row, options: SuiteOptions, repeat: int) -> LoadPlan:
-    """Repetition ``repeat`` of a row: greedy, output lengths fixed, tokens that no other repetition has."""
+    """Repetition ``repeat`` of a row: greedy, output lengths fixed, tokens that no other repetition and no other row has."""
     context = options.max_context
     prompts = PromptOptions(
         form=options.form,
@@ -121,7 +122,9 @@ def plan_of(row: Row, options: SuiteOptions, repeat: int) -> LoadPlan:
     plan = make_plan(
         row.workload,
         f"closed:users={row.users}",
-        PlanOptions(seed=options.seed, num_requests=row.num_requests, prompts=prompts),
+        PlanOptions(
+            seed=zlib.crc32(f"{options.seed} {row.name}".encode()), num_requests=row.num_requests, prompts=prompts
+        ),
     )
     requests = [
         msgspec.structs.replace(one, extra={"temperature": 0.0}, priority=None, slo=None) for one in plan.requests
