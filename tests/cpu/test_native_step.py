@@ -20,7 +20,7 @@ from octavo.kernels.native import structs
 from octavo.models.load import load_packed
 from octavo.types import PlannedRequest, Request, SamplingParams
 
-BLOCK_SIZE, NUM_BLOCKS = 16, 40
+BLOCK_SIZE, NUM_BLOCKS = 16, 44
 
 
 class Paged:
@@ -85,6 +85,22 @@ def test_any_company_gives_the_same_bits(pair, isa, kv):
         assert last[0].tobytes() == wanted[i].tobytes()
     for paged in (alone, together, chunked):
         paged.step.close()
+
+
+@pytest.mark.parametrize("kv", list(structs.KvType))
+@pytest.mark.parametrize("variant", ["llama", "mistral-window", "gemma3"])
+def test_a_long_context_split_over_threads_gives_the_same_bits(variant, kv, tmp_path):
+    tiny_models.write(tmp_path, tiny_models.VARIANTS[variant]())
+    (tokens,) = prompts(600)
+    wanted = None
+    for threads in (1, 2, 4):
+        paged = Paged(tmp_path, kv=kv, threads=threads)
+        for start in range(0, 592, 148):
+            paged.logits(paged.planned("a", tokens, start, start + 148))
+        rows = [paged.logits(paged.planned("a", tokens, start, stop))[0] for start, stop in ((592, 593), (593, 600))]
+        paged.step.close()
+        wanted = wanted or [row.tobytes() for row in rows]
+        assert [row.tobytes() for row in rows] == wanted
 
 
 def test_broken_batches_are_refused(pair):

@@ -93,8 +93,10 @@ def ready_lines(facts: Ready, start_s: float, key: str) -> Iterator[str]:
     from octavo.cli.output import format_bytes
 
     info = facts.info
-    weights = f", weights {format_bytes(info.weight_bytes)}" if info.weight_bytes else ""
-    yield f"ready in {start_s:.1f} s: {facts.model} on {info.device} in {info.dtype}{weights}"
+    weights = f", {format_bytes(info.weight_bytes)}" if info.weight_bytes else ""
+    where = "the CPU by native kernels" if info.device == "native" else info.device
+    how = "weights as stored" if info.dtype == "stored" else f"weights in {info.dtype}"
+    yield f"ready in {start_s:.1f} s: {facts.model} on {where}, {how}{weights}"
     size = f", {format_bytes(info.kv_cache_bytes)} in {info.kv_dtype}" if info.kv_cache_bytes else ""
     num_tokens = info.num_blocks * info.block_size
     yield f"KV cache for {num_tokens} tokens{size}; context {info.max_model_len} tokens; documentation at {facts.url}/docs"

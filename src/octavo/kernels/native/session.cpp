@@ -27,8 +27,11 @@ size_t scratch_size(const Model& m, const Table& table) {
     return size_t(padded(int((most > sampling ? most : sampling) + row + 64), TILE));
 }
 
+size_t split_pairs(const Session& s) { return size_t(4 * s.pool->size() < SPLIT_PAIRS ? 4 * s.pool->size() : SPLIT_PAIRS); }
+
 bool allocate(Session& s) {
     const Model& m = *s.model;
+    s.pair_floats = size_t(SPLIT_CHUNKS) * SPLIT_ROWS * (m.num_heads / m.num_kv_heads) * (m.head_dim + PARTIAL_EXTRA);
     const size_t rows = size_t(s.max_rows), threads = size_t(s.pool->size());
     const int hidden = padded(m.hidden_size, GROUP), heads = m.num_heads * m.head_dim;
     s.q_width = padded(heads, TILE);
@@ -48,7 +51,7 @@ bool allocate(Session& s) {
            s.hidden.allocate(s.max_rows, m.hidden_size, hidden_floats) &&
            s.attended.allocate(s.max_rows, heads, attended_floats) &&
            s.gated.allocate(s.max_rows, m.intermediate_size, gated_floats) && take(s.scratch, threads * s.scratch_floats) &&
-           take(s.work_starts, size_t(s.max_rows) + 1);
+           take(s.work_starts, size_t(s.max_rows) + 1) && take(s.partials, split_pairs(s) * s.pair_floats);
 }
 
 }  // namespace
@@ -70,7 +73,7 @@ void delete_session(Session* s) {
     if (!s) return;
     delete s->pool;
     delete[] s->tickets;
-    for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->mixed, (void*)s->angles, (void*)s->scratch, (void*)s->work_starts})
+    for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->mixed, (void*)s->angles, (void*)s->scratch, (void*)s->work_starts, (void*)s->partials})
         std::free(p);
     for (OwnedActivations* a : {&s->hidden, &s->attended, &s->gated}) a->release();
     delete s;

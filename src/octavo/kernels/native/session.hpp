@@ -7,6 +7,9 @@ namespace octavo {
 
 constexpr int ROW_CHUNK = 64;      // rows of the gated MLP that a thread works on at a time: its scratch stays in its L2
 constexpr int ATTENTION_ROWS = 64; // rows of one request that are one piece of attention work
+// Few requests with long contexts are split over the context instead, chunk by chunk: with these limits, which bound the room
+// for what the chunks yield.
+constexpr int SPLIT_ROWS = 8, SPLIT_CHUNKS = 512, SPLIT_PAIRS = 64;
 
 // Activations with memory of their own.
 struct OwnedActivations {
@@ -33,7 +36,9 @@ struct Session {
 
     std::atomic<int>* tickets;  // one per layer: the next piece of attention work
     int* work_starts;           // [B + 1]: pieces of attention work before each request
-    int max_requests;
+    float* partials;            // [pairs of request and kv head][chunks][rows * group][head_dim + PARTIAL_EXTRA]
+    size_t pair_floats;
+    bool split;  // this step's attention over the context
 
     // of the step that runs
     const Batch* batch;

@@ -72,7 +72,8 @@ struct Worker {
         barrier();
         for (int r = mine.begin; r < mine.end; r++) store(l, kv, r);
         barrier();
-        attend(l, kv, ticket);
+        if (s.split) attend_split(l, kv, ticket);
+        else attend(l, kv, ticket);
         barrier();
         for (int r = mine.begin; r < mine.end; r++) t.quantize(mixed(r), m.num_heads * m.head_dim, s.attended.view, r);
         barrier();
@@ -155,6 +156,46 @@ struct Worker {
             t.attention(shape, m.kv, kv, b.block_tables + size_t(request) * b.max_blocks, b.positions[row], n, kv_head,
                         s.qkv + size_t(row) * qkv_stride(), int64_t(qkv_stride()), mixed(row), s.mixed_width, scratch);
         }
+    }
+
+    // The same bits from chunks of the context, each by whatever thread is free, put together in their order.
+    void attend_split(const Layer& l, const KvLayer& kv, std::atomic<int>& ticket) {
+        const AttentionShape shape = {m.num_heads, m.num_kv_heads, m.head_dim, l.window, m.attention_scale, m.soft_cap};
+        const int pairs = b.num_requests * m.num_kv_heads;
+        for (int item; (item = ticket.fetch_add(1, std::memory_order_relaxed)) >= 0;) {
+            int pair = 0;
+            for (; pair < pairs && item >= num_chunks(shape, pair); pair++) item -= num_chunks(shape, pair);
+            if (pair == pairs) break;
+            const Pair p = pair_of(pair);
+            t.attention_chunk(shape, m.kv, kv, p.blocks, b.positions[p.row], p.num_rows, p.kv_head, chunks(shape, p).begin + item,
+                              s.qkv + size_t(p.row) * qkv_stride(), int64_t(qkv_stride()), partial(pair, item, p.num_rows), scratch);
+        }
+        barrier();
+        for (int pair = thread; pair < pairs; pair += threads) {
+            const Pair p = pair_of(pair);
+            t.attention_merge(shape, num_chunks(shape, pair), p.num_rows, p.kv_head, partial(pair, 0, p.num_rows), mixed(p.row),
+                              s.mixed_width);
+        }
+    }
+
+    struct Pair {
+        int row, num_rows, kv_head;
+        const int32_t* blocks;
+    };
+    Pair pair_of(int pair) const {
+        const int request = pair / m.num_kv_heads, row = b.query_starts[request];
+        return {row, b.query_starts[request + 1] - row, pair % m.num_kv_heads, b.block_tables + size_t(request) * b.max_blocks};
+    }
+    Chunks chunks(const AttentionShape& shape, const Pair& p) const {
+        return attention_chunks(shape, b.positions[p.row], p.num_rows);
+    }
+    int num_chunks(const AttentionShape& shape, int pair) const {
+        const Chunks c = chunks(shape, pair_of(pair));
+        return c.end - c.begin;
+    }
+    float* partial(int pair, int chunk, int num_rows) const {
+        const size_t vectors = size_t(num_rows) * (m.num_heads / m.num_kv_heads);
+        return s.partials + size_t(pair) * s.pair_floats + size_t(chunk) * vectors * (m.head_dim + PARTIAL_EXTRA);
     }
 
     // A product on its way back to the residual: added to it at once, or kept for the norm in between.
@@ -245,6 +286,18 @@ StepError check(const Session& s, const Batch& b) {
     return STEP_OK;
 }
 
+// Whether there are too few pieces of attention work for the threads, and the context is long enough to be worth a barrier.
+bool splits(const Session& s, const Batch& b) {
+    const int pairs = b.num_requests * s.model->num_kv_heads, threads = s.pool->size();
+    if (threads == 1 || pairs > SPLIT_PAIRS || pairs >= 4 * threads) return false;
+    int longest = 0;
+    for (int i = 0; i < b.num_requests; i++) {
+        if (b.query_starts[i + 1] - b.query_starts[i] > SPLIT_ROWS) return false;
+        if (b.context_lens[i] > longest) longest = b.context_lens[i];
+    }
+    return longest > 2 * ATTENTION_CHUNK && longest <= SPLIT_CHUNKS * ATTENTION_CHUNK;
+}
+
 }  // namespace
 
 StepError run_step(Session& s, const Batch& batch, const StepOutput& output) {
@@ -255,7 +308,7 @@ StepError run_step(Session& s, const Batch& batch, const StepOutput& output) {
         s.work_starts[i + 1] = s.work_starts[i] + (n + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
     }
     for (int i = 0; i < s.model->num_layers; i++) s.tickets[i].store(0, std::memory_order_relaxed);
-    s.batch = &batch, s.output = &output;
+    s.batch = &batch, s.output = &output, s.split = splits(s, batch);
     s.pool->run([](void* context, int thread) { Worker(*static_cast<Session*>(context), thread).run(); }, &s);
     return STEP_OK;
 }
