@@ -273,12 +273,12 @@ StepError check(const Session& s, const Batch& b) {
         if (b.logit_rows[i] < 0 || b.logit_rows[i] >= b.num_rows) return STEP_BAD_BATCH;
     for (int i = 0; i < b.num_requests; i++) {
         const int first = b.query_starts[i], end = b.query_starts[i + 1], context = b.context_lens[i];
-        if (first >= end || context < end - first) return STEP_BAD_BATCH;
+        if (first >= end || end > b.num_rows || context < end - first) return STEP_BAD_BATCH;
         for (int r = first; r < end; r++)
             if (b.positions[r] != context - (end - r)) return STEP_BAD_BATCH;
-        const int blocks = (context + m.kv.block_size - 1) / m.kv.block_size;
+        const int64_t blocks = (int64_t(context) + m.kv.block_size - 1) / m.kv.block_size;
         if (blocks > b.max_blocks) return STEP_BAD_BATCH;
-        for (int j = 0; j < blocks; j++) {
+        for (int64_t j = 0; j < blocks; j++) {
             const int block = b.block_tables[size_t(i) * b.max_blocks + j];
             if (block < 0 || block >= m.kv.num_blocks) return STEP_BAD_BATCH;
         }
