@@ -22,9 +22,9 @@ import torch
 from octavo.executor.flat import flatten
 from octavo.executor.native_cache import KV_TYPES, NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
-from octavo.kernels.attention import LayerCache
 from octavo.kernels.native import structs
 from octavo.kernels.native.library import load, table
+from octavo.kernels.paged_attention import LayerCache
 from octavo.models.catalogue import resolve
 from octavo.models.dequantize import usable_cores
 from octavo.models.load import load_model, load_packed
@@ -119,7 +119,7 @@ def unpacked(matrix: structs.Matrix) -> np.ndarray:
 
 
 def reference_logits(model: Transformer, window: list[int]) -> torch.Tensor:
-    from octavo.kernels.attention.contract import AttentionBatch
+    from octavo.kernels.paged_attention.contract import AttentionBatch
     from octavo.models.batch import ModelBatch
 
     def ints(values: Any, dtype: torch.dtype = torch.int64) -> torch.Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from ragged import Blocks, attention_batch
 
-from octavo.kernels.attention import LayerCache, attention, new_layer_cache, prepare, write_kv
-from octavo.kernels.attention import plan as planning
-from octavo.kernels.attention.reference import attention_reference, write_kv_reference
+from octavo.kernels.paged_attention import LayerCache, attention, new_layer_cache, prepare, write_kv
+from octavo.kernels.paged_attention import plan as planning
+from octavo.kernels.paged_attention.reference import attention_reference, write_kv_reference
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 

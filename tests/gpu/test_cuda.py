@@ -11,7 +11,7 @@ import torch
 from ragged import Blocks, model_batch
 
 from octavo.executor.sampling.sampler import Sampler
-from octavo.kernels.attention.contract import AttentionBatch
+from octavo.kernels.paged_attention.contract import AttentionBatch
 from octavo.models.batch import ModelBatch
 from octavo.models.load import load_model
 from octavo.types import Request, SamplingParams

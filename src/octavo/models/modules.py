@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from octavo.kernels.attention import AttentionPlan, LayerCache, attention, write_kv
 from octavo.kernels.linear import linear
+from octavo.kernels.paged_attention import AttentionPlan, LayerCache, attention, write_kv
 from octavo.kernels.rms_norm import rms_norm
 from octavo.kernels.rotary import RotaryAngles, rotary
 from octavo.kernels.silu_mul import gated

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octavo.kernels.attention import LayerCache, new_layer_cache, prepare
+from octavo.kernels.paged_attention import LayerCache, new_layer_cache, prepare
 from octavo.kernels.rotary import RotaryAngles
 from octavo.models.batch import ModelBatch
 from octavo.models.config import TransformerConfig

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """``x``: ``[..., N]``; ``weight``: ``[N]``, or ``[H, N]`` for one weight per head -> shape and dtype of ``x``."""
     if weight.dim() == 1:
         return F.rms_norm(x, weight.shape, weight, eps)

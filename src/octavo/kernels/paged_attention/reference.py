@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.attention.contract import AttentionBatch, LayerCache
+from octavo.kernels.paged_attention.contract import AttentionBatch, LayerCache
 
 
 def write_kv_reference(k: Tensor, v: Tensor, cache: LayerCache, slots: Tensor) -> None:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.kernels.attention.contract import LayerCache
-from octavo.kernels.attention.plan import AttentionPlan, DecodeGroup, PrefillChunk, Workspace, prepare
+from octavo.kernels.paged_attention.contract import LayerCache
+from octavo.kernels.paged_attention.plan import AttentionPlan, DecodeGroup, PrefillChunk, Workspace, prepare
 
 __all__ = ["AttentionPlan", "attention", "prepare", "write_kv"]
 

@@ -1,0 +1,1 @@
+"""What the GPU back ends share: ahead-of-time compilation, the cubin cache, tuned configurations, timing."""

@@ -1,0 +1,128 @@
+"""What an operation is: a schema, a check, a definition of the right answer, and back ends that compute it.
+
+An operation's folder holds
+
+    contract.py    what the arguments mean: the check that runs before any launch, and the fake (shapes without data)
+    reference.py   the definition, in float64 and plain torch
+    operation.py   ``OPERATION``: all of this in one place
+    cases.py       ``CASES``: inputs that every back end is held to
+    bench.py       ``BENCHMARKS``: shapes to time, what they move and compute, whom they are compared with
+    cpu.py, triton.py, cuda.py with its *.cu, native/: the back ends
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation, as ``torch.ops.octavo.<name>`` and for the room's own tools.
+
+    ``schema``: torch.library's, without the name: ``(Tensor x, Tensor weight, float eps=1e-6) -> Tensor``; a tensor that is
+    written to is ``Tensor(a!)``. ``check`` and ``fake`` and every back end take exactly its arguments.
+    ``backends``: by name, ``module:function`` (loaded when first used). ``by_device``: which of them serves a device type.
+    ``backward``: ``module:function`` that registers derivatives (called once with the operation's full name), if it has any.
+    """
+
+    name: str
+    schema: str
+    summary: str  # one line: the formula, or what it is for
+    check: Callable[..., None]
+    fake: Function
+    reference: Function
+    backends: Mapping[str, str]
+    by_device: Mapping[str, str]
+    backward: str | None = None
+
+    def backend(self, name: str) -> Function:
+        """The function itself; ``ValueError`` with the list if there is no such back end."""
+        if name not in self.backends:
+            raise ValueError(f"{self.name} has no back end {name!r}; it has: {', '.join(self.backends)}")
+        return load(self.backends[name])
+
+
+def load(path: str) -> Function:
+    """``module:function`` -> the function."""
+    module, _, name = path.partition(":")
+    found: Function = getattr(import_module(module), name)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """``|result - reference| <= absolute + relative * |reference|``, element by element."""
+
+    absolute: float
+    relative: float
+
+
+TOLERANCES: Mapping[torch.dtype, Tolerance] = {
+    torch.float64: Tolerance(1e-12, 1e-12),
+    torch.float32: Tolerance(1e-5, 1e-5),
+    torch.float16: Tolerance(1e-3, 2e-3),  # one rounding of the result is 2^-11
+    torch.bfloat16: Tolerance(1e-2, 1e-2),  # one rounding of the result is 2^-8
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Inputs that every back end has to get right.
+
+    ``make(generator, device)`` returns the operation's arguments, fresh random data from the CPU ``generator``; what the
+    operation writes to is made poisoned (NaN). ``tolerance`` by default is that of each result's dtype.
+    ``small``: quick enough for Triton's interpreter, which runs a program at a time in Python.
+    ``repeatable``: two runs on the same device give the same bits.
+    """
+
+    name: str
+    make: Callable[[torch.Generator, torch.device], Mapping[str, Any]]
+    tolerance: Tolerance | None = None
+    small: bool = True
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """``at_least`` times the speed of ``baseline``; the baseline ``copy`` (or ``bf16``, ``fp8``) is the machine's own limit."""
+
+    baseline: str
+    at_least: float
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One shape to time. ``moved_bytes`` and ``operations`` are what the task needs at least, not what a kernel spends.
+
+    ``make(generator, device)``: as in ``Case``; the data is random, never zeros (a GPU runs faster on zeros).
+    ``baselines``: by name, functions of the same arguments.
+    """
+
+    name: str
+    make: Callable[[torch.Generator, torch.device], Mapping[str, Any]]
+    moved_bytes: int = 0
+    operations: int = 0
+    limit: str = "copy"  # what bounds it: copy (bytes/s), or fp32, bf16, fp8, int8 (operations/s)
+    baselines: Mapping[str, Function] = field(default_factory=dict)
+    goals: tuple[Goal, ...] = ()
+
+
+def results_of(arguments: Mapping[str, Any], returned: Any, schema: str) -> list[Tensor]:
+    """Every tensor that the operation has produced: returned ones, then arguments that it wrote to (``a!`` in the schema)."""
+    found = list(returned) if isinstance(returned, tuple | list) else [returned]
+    tensors = [one for one in found if isinstance(one, Tensor)]
+    return tensors + [arguments[name] for name in written(schema)]
+
+
+def written(schema: str) -> list[str]:
+    """Names of the arguments that the schema marks as written to."""
+    parts = schema[schema.index("(") + 1 : schema.rindex("->")].split(",")
+    return [part.split("=")[0].split()[-1].rstrip(") ") for part in parts if "!)" in part]

@@ -1,0 +1,19 @@
+"""Which operations are there? One line each; ``operation(name)`` loads the folder that the line names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from octavo.kernels.operation import Operation
+
+NAMES: tuple[str, ...] = ("rms_norm",)
+
+
+def operation(name: str) -> Operation:
+    """What ``kernels/<name>/operation.py`` states; ``ValueError`` with the list for a name that is none."""
+    if name not in NAMES:
+        raise ValueError(f"unknown operation {name!r}; known: {', '.join(sorted(NAMES))}")
+    found: Operation = import_module(f"octavo.kernels.{name}.operation").OPERATION
+    return found

@@ -1,0 +1,30 @@
+"""Every back end of every operation against its float64 reference; Triton's in the interpreter where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from octavo.kernels.compare import cases_of, run_case
+from octavo.kernels.registry import NAMES, operation
+
+SEED = int.from_bytes(os.urandom(4))
+HERE = {"torch", "triton"}  # back ends that run without a GPU
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "case"),
+    [
+        pytest.param(name, backend, case, id=f"{name}-{backend}-{case.name}")
+        for name in NAMES
+        for backend in operation(name).backends
+        if backend in HERE
+        for case in cases_of(name)
+        if case.small
+    ],
+)
+def test_a_back_end_gives_the_reference(name, backend, case):
+    outcome = run_case(operation(name), backend, case, SEED, torch.device("cpu"))
+    assert outcome.passed, f"{outcome} with seed {SEED}"
