@@ -8,6 +8,7 @@ An operation's folder holds
     cases.py       ``CASES``: inputs that every back end is held to
     bench.py       ``BENCHMARKS``: shapes to time, what they move and compute, whom they are compared with
     cpu.py, triton.py, cuda.py with its *.cu, native/: the back ends
+    ladder.py      ``LADDER``, where the way to the fast kernel is taught in steps
 """
 
 from __future__ import annotations
@@ -113,6 +114,20 @@ class Benchmark:
     limit: str = "copy"  # what bounds it: copy (bytes/s), or fp32, bf16, fp8, int8 (operations/s)
     baselines: Mapping[str, Function] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an optimisation ladder (``LADDER`` in the operation's ``ladder.py``), against the step before it.
+
+    ``change``: what is done differently; ``prediction``: what should follow, with the arithmetic; written before measuring.
+    ``backend``: the step's own name among the operation's back ends, so that it is checked and timed like any other.
+    """
+
+    name: str
+    change: str
+    prediction: str
+    backend: str
 
 
 def results_of(arguments: Mapping[str, Any], returned: Any, schema: str) -> list[Tensor]:

@@ -1,0 +1,31 @@
+"""Square products, and those of a Llama-3.1-8B layer at the row counts of decode and of prefill."""
+
+from __future__ import annotations
+
+import torch
+
+from octavo.kernels.matmul.cases import make
+from octavo.kernels.operation import Benchmark, Goal
+
+
+def _benchmark(shape: tuple[int, int, int], dtype: torch.dtype, goal: float) -> Benchmark:
+    rows, inner, columns = shape
+    limit = "fp32" if dtype == torch.float32 else "bf16"
+    return Benchmark(
+        f"{rows} x {inner} x {columns} {str(dtype)[6:]}",
+        lambda generator, device: make(shape, dtype, generator, device),
+        moved_bytes=dtype.itemsize * (rows * inner + inner * columns + rows * columns),
+        operations=2 * rows * inner * columns,
+        limit=limit,
+        baselines={"cuBLAS": torch.mm},
+        goals=(Goal("cuBLAS", goal),),
+    )
+
+
+BENCHMARKS = (
+    _benchmark((4096, 4096, 4096), torch.float32, 0.7),
+    _benchmark((4096, 4096, 4096), torch.bfloat16, 0.75),
+    _benchmark((8192, 8192, 8192), torch.bfloat16, 0.85),
+    _benchmark((16, 4096, 14336), torch.bfloat16, 0.75),
+    _benchmark((4096, 4096, 14336), torch.bfloat16, 0.85),
+)
