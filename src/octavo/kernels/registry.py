@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from octavo.kernels.operation import Operation
 
-NAMES: tuple[str, ...] = ("matmul", "rms_norm")
+NAMES: tuple[str, ...] = (
+    "matmul",
+    "paged_attention",
+    "rms_norm",
+)
 
 
 def operation(name: str) -> Operation:

@@ -13,9 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octavo.kernels.paged_attention.contract import LayerCache
-from octavo.kernels.paged_attention.plan import AttentionPlan, DecodeGroup, PrefillChunk, Workspace, prepare
+from octavo.kernels.paged_attention.plan import (
+    AttentionPlan,
+    DecodeGroup,
+    PrefillChunk,
+    Workspace,
+    prefill_chunk,
+    prepare,
+)
 
-__all__ = ["AttentionPlan", "attention", "prepare", "write_kv"]
+__all__ = ["AttentionPlan", "attention", "paged_attention", "prepare", "write_kv"]
 
 
 def write_kv(k: Tensor, v: Tensor, cache: LayerCache, plan: AttentionPlan) -> None:
@@ -59,14 +66,8 @@ def _decode(q: Tensor, cache: LayerCache, group: DecodeGroup, workspace: Workspa
 def _prefill(q: Tensor, cache: LayerCache, chunk: PrefillChunk, workspace: Workspace, scale: float) -> Tensor:
     """``q``: the chunk's rows ``[query_len, num_heads, head_dim]`` -> their outputs."""
     n, shape = chunk.num_tokens, cache.keys.shape[2:]
-    keys, values = (
-        rows.view(-1, *shape)[:n].transpose(0, 1).unsqueeze(0) for rows in _gather(cache, chunk.blocks, workspace)
-    )
-    queries, causal = q.transpose(0, 1).unsqueeze(0), chunk.mask is None
-    result = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=chunk.mask, is_causal=causal, scale=scale, enable_gqa=True
-    )
-    return result[0].transpose(0, 1)
+    keys, values = (rows.view(-1, *shape)[:n] for rows in _gather(cache, chunk.blocks, workspace))
+    return _plain(q, keys, values, chunk.mask, scale, 0.0)
 
 
 def _gather(cache: LayerCache, blocks: Tensor, workspace: Workspace) -> Iterator[Tensor]:
@@ -80,3 +81,67 @@ def _gather(cache: LayerCache, blocks: Tensor, workspace: Workspace) -> Iterator
         if converted is not gathered:
             converted[:size].copy_(gathered[:size])
         yield converted[:size]
+
+
+def paged_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_starts: Tensor,
+    context_lens: Tensor,
+    block_tables: Tensor,
+    num_decodes: int,
+    max_context_len: int,
+    scale: float,
+    window: int = 0,
+    soft_cap: float = 0.0,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
+    split_tokens: int = 0,
+    debug: bool = False,
+) -> Tensor:
+    """The whole contract, request by request: reads the lengths back from the device, and copies what it attends to."""
+    starts, contexts, out = query_starts.tolist(), context_lens.tolist(), torch.zeros_like(q)
+    for request, context_len in enumerate(contexts):
+        rows = slice(starts[request], starts[request + 1])
+        if context_len == 0 or rows.start == rows.stop:
+            continue
+        chunk = prefill_chunk(rows, context_len, block_tables[request], keys.shape[1], window, q.dtype)
+        key_rows = _rows_of(keys, chunk, key_scale, q.dtype, debug)
+        value_rows = _rows_of(values, chunk, value_scale, q.dtype, debug)
+        attend = _capped if soft_cap else _plain
+        out[rows] = attend(q[rows], key_rows, value_rows, chunk.mask, scale, soft_cap)
+    return out
+
+
+def _rows_of(cache: Tensor, chunk: PrefillChunk, scale: Tensor | None, dtype: torch.dtype, debug: bool) -> Tensor:
+    """``[num_tokens, num_kv_heads, head_dim]`` in ``dtype``; ``debug``: NaN where a block id is out of range."""
+    blocks, outside = chunk.blocks, (chunk.blocks < 0) | (chunk.blocks >= cache.shape[0])
+    if debug:
+        blocks = blocks.masked_fill(outside, 0)
+    rows = cache.view(torch.uint8)[blocks].view(cache.dtype)  # indexing knows no 8-bit floats
+    if scale is not None:
+        rows = rows.to(torch.float32) * scale[:, None]
+    rows = rows.to(dtype)
+    if debug:
+        rows = rows.masked_fill(outside[:, None, None, None], torch.nan)
+    return rows.flatten(0, 1)[: chunk.num_tokens]
+
+
+def _plain(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, _: float) -> Tensor:
+    queries, key_heads, value_heads = (x.transpose(0, 1).unsqueeze(0) for x in (q, keys, values))
+    result = F.scaled_dot_product_attention(
+        queries, key_heads, value_heads, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
+    )
+    return result[0].transpose(0, 1)
+
+
+def _capped(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, soft_cap: float) -> Tensor:
+    """``scaled_dot_product_attention`` has no soft cap: the formula, in float32."""
+    group = q.shape[1] // keys.shape[1]
+    keys, values = (x.float().repeat_interleave(group, 1) for x in (keys, values))
+    scores = torch.einsum("qhd,khd->hqk", q.float(), keys) * scale
+    scores = soft_cap * torch.tanh(scores / soft_cap)
+    if mask is None:
+        mask = torch.full(scores.shape[1:], -torch.inf, device=q.device).triu_(1)
+    return torch.einsum("hqk,khd->qhd", (scores + mask).softmax(-1), values).to(q.dtype)

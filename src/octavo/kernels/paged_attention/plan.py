@@ -143,15 +143,24 @@ def _prefill_chunks(
 ) -> tuple[PrefillChunk, ...]:
     chunks, start = [], batch.num_decodes
     for request in range(batch.num_decodes, len(batch.query_lens_cpu)):
-        query_len, context_len = batch.query_lens_cpu[request], batch.context_lens_cpu[request]
-        first = _first_block(context_len, query_len, block_size, window)
-        blocks = batch.block_tables[request, first : (context_len - 1) // block_size + 1].to(torch.int64)
-        num_tokens = context_len - first * block_size
-        plain = query_len == num_tokens and (window == 0 or window >= context_len)
-        mask = None if plain else _causal_mask(query_len, num_tokens, window, dtype, blocks.device)
-        chunks.append(PrefillChunk(slice(start, start + query_len), blocks, num_tokens, mask))
-        start += query_len
+        rows = slice(start, start + batch.query_lens_cpu[request])
+        table = batch.block_tables[request]
+        chunks.append(prefill_chunk(rows, batch.context_lens_cpu[request], table, block_size, window, dtype))
+        start = rows.stop
     return tuple(chunks)
+
+
+def prefill_chunk(
+    rows: slice, context_len: int, table: Tensor, block_size: int, window: int, dtype: torch.dtype
+) -> PrefillChunk:
+    """One request: its query rows are the last of ``context_len`` tokens, in the blocks of ``table`` ``[max_blocks]``."""
+    query_len = rows.stop - rows.start
+    first = _first_block(context_len, query_len, block_size, window)
+    blocks = table[first : (context_len - 1) // block_size + 1].to(torch.int64)
+    num_tokens = context_len - first * block_size
+    plain = query_len == num_tokens and (window == 0 or window >= context_len)
+    mask = None if plain else _causal_mask(query_len, num_tokens, window, dtype, blocks.device)
+    return PrefillChunk(rows, blocks, num_tokens, mask)
 
 
 def _causal_mask(query_len: int, num_tokens: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is the right answer? The contract in float64 and plain loops; slow, and the judge of every back end."""
+"""What is the right answer? The contract in float64 and plain torch; slow, and the judge of every back end."""
 
 from __future__ import annotations
 
@@ -17,18 +17,54 @@ def write_kv_reference(k: Tensor, v: Tensor, cache: LayerCache, slots: Tensor) -
 
 
 def attention_reference(q: Tensor, cache: LayerCache, batch: AttentionBatch, scale: float, window: int) -> Tensor:
-    """``q``: ``[T, num_heads, head_dim]`` -> float64 ``[T, num_heads, head_dim]``."""
-    num_heads, block_size, num_kv_heads = q.shape[1], cache.keys.shape[1], cache.keys.shape[2]
-    group, out, row = num_heads // num_kv_heads, torch.empty(q.shape, dtype=torch.float64), 0
-    for request, (query_len, context_len) in enumerate(zip(batch.query_lens_cpu, batch.context_lens_cpu, strict=True)):
-        table = batch.block_tables[request].tolist()
-        for position in range(context_len - query_len, context_len):
-            first = max(0, position - window + 1) if window else 0
-            at = [(table[j // block_size], j % block_size) for j in range(first, position + 1)]
-            for head in range(num_heads):
-                keys = torch.stack([cache.keys[block, offset, head // group].double() for block, offset in at])
-                values = torch.stack([cache.values[block, offset, head // group].double() for block, offset in at])
-                weights = torch.softmax(scale * (keys @ q[row, head].double()), dim=0)
-                out[row, head] = weights @ values
-            row += 1
+    """``paged_attention_reference`` for the batch of the torch models."""
+    lengths = batch.query_starts, batch.context_lens, batch.block_tables, batch.num_decodes
+    return paged_attention_reference(
+        q, cache.keys, cache.values, *lengths, max(batch.context_lens_cpu), scale, window=window
+    )
+
+
+def paged_attention_reference(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_starts: Tensor,
+    context_lens: Tensor,
+    block_tables: Tensor,
+    num_decodes: int,
+    max_context_len: int,
+    scale: float,
+    window: int = 0,
+    soft_cap: float = 0.0,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
+    split_tokens: int = 0,
+    debug: bool = False,
+) -> Tensor:
+    """Float64 ``[T, num_heads, head_dim]``, one row after the other."""
+    out, group = torch.zeros(q.shape, dtype=torch.float64), q.shape[1] // keys.shape[2]
+    starts = query_starts.tolist()
+    for request, context_len in enumerate(context_lens.tolist()):
+        if context_len == 0:
+            continue
+        at = block_tables[request].tolist()
+        k, v = _context(keys, at, context_len, key_scale), _context(values, at, context_len, value_scale)
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        for row in range(starts[request], starts[request + 1]):
+            position = context_len - (starts[request + 1] - row)
+            seen = slice(max(0, position - window + 1) if window else 0, position + 1)
+            scores = scale * torch.einsum("hd,khd->hk", q[row].double(), k[seen])
+            if soft_cap:
+                scores = soft_cap * torch.tanh(scores / soft_cap)
+            out[row] = torch.einsum("hk,khd->hd", scores.softmax(-1), v[seen])
     return out
+
+
+def _context(cache: Tensor, table: list[int], context_len: int, scale: Tensor | None) -> Tensor:
+    """A request's keys or values, float64 ``[context_len, num_kv_heads, head_dim]``; NaN from a block that is none."""
+    blocks = [
+        cache[block].double() if 0 <= block < cache.shape[0] else torch.full(cache.shape[1:], torch.nan).double()
+        for block in table[: -(-context_len // cache.shape[1])]
+    ]
+    rows = torch.cat(blocks)[:context_len]
+    return rows if scale is None else rows * scale.double()[:, None]

@@ -1,0 +1,20 @@
+"""``K.paged_attention(q, keys, values, query_starts, context_lens, block_tables, num_decodes, max_context_len, scale)``."""
+
+from __future__ import annotations
+
+from octavo.kernels.operation import Operation
+from octavo.kernels.paged_attention.contract import check, fake
+from octavo.kernels.paged_attention.reference import paged_attention_reference
+
+OPERATION = Operation(
+    name="paged_attention",
+    schema="(Tensor q, Tensor keys, Tensor values, Tensor query_starts, Tensor context_lens, Tensor block_tables, "
+    "SymInt num_decodes, SymInt max_context_len, float scale, int window=0, float soft_cap=0.0, Tensor? key_scale=None, "
+    "Tensor? value_scale=None, int split_tokens=0, bool debug=False) -> Tensor",
+    summary="softmax(scale * q k) v of ragged queries over a paged cache: decode and prefill in one contract",
+    check=check,
+    fake=fake,
+    reference=paged_attention_reference,
+    backends={"torch": "octavo.kernels.paged_attention.cpu:paged_attention"},
+    by_device={"cpu": "torch", "cuda": "torch"},
+)
