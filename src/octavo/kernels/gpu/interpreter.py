@@ -1,0 +1,26 @@
+"""Triton's interpreter, for machines without a GPU: switched on, and mended where it does not fit this numpy."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def use_interpreter() -> None:
+    """Run Triton's kernels in the interpreter. To be called before a module with kernels is imported.
+
+    Triton 3.6 makes a loop's bounds integers with ``int(array of one element)``, which numpy 2.4 refuses.
+    """
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+    if getattr(patch, "mended", False):
+        return
+
+    def mended(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    mended.mended = True  # type: ignore[attr-defined]
+    interpreter._patch_lang_tensor = mended
