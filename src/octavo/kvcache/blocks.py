@@ -33,14 +33,17 @@ class BlockPool:
     def is_free(self, block: int) -> bool:
         return self._references[block] == 0
 
-    def take(self) -> tuple[int, bool]:
-        """A free block with one reference, and whether its cached content was given up for it. Needs ``num_free > 0``."""
-        if self._plain:
-            block, evicted = self._plain.pop(), False
-        else:
-            block, evicted = self._cached.popitem(last=False)[0], True
-        self._references[block] = 1
-        return block, evicted
+    def take(self, count: int) -> tuple[list[int], list[int]]:
+        """Free blocks with one reference each, and those of them whose cached content was given up. Needs them free."""
+        plain, references = self._plain, self._references
+        num_plain = min(count, len(plain))
+        taken = plain[: -num_plain - 1 : -1]
+        del plain[len(plain) - num_plain :]
+        evicted = [self._cached.popitem(last=False)[0] for _ in range(count - num_plain)]
+        taken += evicted
+        for block in taken:
+            references[block] = 1
+        return taken, evicted
 
     def share(self, block: int) -> None:
         """One more reference; a cached free block comes back into use."""

@@ -11,21 +11,17 @@ from dataclasses import dataclass, field
 
 from octavo.kvcache.blocks import BlockPool
 from octavo.kvcache.fit import blocks_for
-from octavo.kvcache.prefix import PrefixIndex, block_tokens, chain, root_digest
+from octavo.kvcache.prefix import PrefixIndex, chain, root_digest, tokens_of_blocks
 from octavo.types import Request
 
 
 @dataclass(slots=True)
-class _Table:
-    blocks: list[int]
-    num_indexed: int  # leading blocks that are in the prefix index or known to be duplicates of indexed ones
-
-
-@dataclass(slots=True)
 class _Digests:
-    """Digests of a request's full blocks, extended as tokens become known. ``chain[i]`` names the first i blocks."""
+    """Of a request's full blocks, extended as tokens become known. ``chain[i]`` names the first i blocks, ``tokens[i]`` are
+    those of block i."""
 
-    chain: list[bytes] = field(default_factory=list)
+    chain: list[bytes]
+    tokens: list[bytes] = field(default_factory=list)
 
 
 class KVCache:
@@ -40,7 +36,8 @@ class KVCache:
         self.prefix_cache = prefix_cache
         self._pool = BlockPool(num_blocks)
         self._index = PrefixIndex()
-        self._tables: dict[str, _Table] = {}
+        self.tables: dict[str, list[int]] = {}  # by request id; others only read them
+        self._num_indexed: dict[str, int] = {}  # leading blocks that are in the index, or duplicates of indexed ones
         self._digests: dict[str, _Digests] = {}
 
     @property
@@ -58,21 +55,21 @@ class KVCache:
 
     def block_table(self, request_id: str) -> list[int]:
         """The table itself, not a copy: it grows with ``extend``."""
-        return self._tables[request_id].blocks
+        return self.tables[request_id]
 
     def holds(self, request_id: str) -> bool:
         """Has the request a block table?"""
-        return request_id in self._tables
+        return request_id in self.tables
 
     def match(self, request: Request) -> list[int]:
         """The cached blocks of the request's longest known prefix. Its last token is never among them: it must be computed."""
         if not self.prefix_cache or not len(self._index):
             return []
         found: list[int] = []
-        digests = self._digest_chain(request, (len(request.token_ids) - 1) // self.block_size)
-        for i, digest in enumerate(digests[1:]):
-            tokens = block_tokens(request.token_ids, i * self.block_size, (i + 1) * self.block_size)
-            block = self._index.find(digest, digests[i], tokens)
+        num_full = (len(request.token_ids) - 1) // self.block_size
+        known = self._digests_of(request, num_full)
+        for i in range(num_full):
+            block = self._index.find(known.chain[i + 1], known.chain[i], known.tokens[i])
             if block is None:
                 break
             found.append(block)
@@ -89,49 +86,49 @@ class KVCache:
 
     def start(self, request: Request, num_tokens: int, matched: list[int]) -> None:
         """Give the request a table over ``num_tokens`` positions. Needs ``can_start``."""
-        assert request.request_id not in self._tables, f"{request.request_id} already has a block table"
+        assert request.request_id not in self.tables, f"{request.request_id} already has a block table"
         for block in matched:
             self._pool.share(block)
-        self._tables[request.request_id] = _Table(list(matched), len(matched))
+        self.tables[request.request_id] = list(matched)
+        self._num_indexed[request.request_id] = len(matched)
         grown = self.extend(request.request_id, num_tokens)
         assert grown, "start without can_start"
 
     def extend(self, request_id: str, num_tokens: int) -> bool:
         """Grow the table to cover ``num_tokens`` positions; False (and nothing changes) if the blocks are not there."""
-        blocks = self._tables[request_id].blocks
+        blocks = self.tables[request_id]
         missing = blocks_for(num_tokens, self.block_size) - len(blocks)
         if missing <= 0:
             return True
         if missing > self._pool.num_free:
             return False
-        for _ in range(missing):
-            block, evicted = self._pool.take()
-            if evicted:
-                self._index.forget(block)
-            blocks.append(block)
+        taken, evicted = self._pool.take(missing)
+        for block in evicted:
+            self._index.forget(block)
+        blocks += taken
         return True
 
     def commit(self, request: Request) -> None:
         """The first ``num_computed_tokens`` are in the cache now: offer the full blocks among them to later requests."""
         if not self.prefix_cache:
             return
-        table = self._tables[request.request_id]
+        table, num_indexed = self.tables[request.request_id], self._num_indexed[request.request_id]
         num_full = request.num_computed_tokens // self.block_size
-        if num_full <= table.num_indexed:
+        if num_full <= num_indexed:
             return
-        digests = self._digest_chain(request, num_full)
-        for i in range(table.num_indexed, num_full):
-            tokens = block_tokens(request.token_ids, i * self.block_size, (i + 1) * self.block_size)
-            self._index.add(digests[i + 1], digests[i], tokens, table.blocks[i])
-        table.num_indexed = num_full
+        known = self._digests_of(request, num_full)
+        for i in range(num_indexed, num_full):
+            self._index.add(known.chain[i + 1], known.chain[i], known.tokens[i], table[i])
+        self._num_indexed[request.request_id] = num_full
 
     def release(self, request_id: str) -> None:
         """Take back whatever the request holds (nothing, if it never started). Last block first: tails are evicted first."""
         self._digests.pop(request_id, None)
-        table = self._tables.pop(request_id, None)
+        table = self.tables.pop(request_id, None)
         if table is None:
             return
-        for block in reversed(table.blocks):
+        del self._num_indexed[request_id]
+        for block in reversed(table):
             self._pool.release(block, keep=self._index.holds(block))
 
     def drop_cached(self) -> int:
@@ -141,25 +138,26 @@ class KVCache:
             self._index.forget(block)
         return len(dropped)
 
-    def _digest_chain(self, request: Request, num_full: int) -> list[bytes]:
-        """Digests of the first 0 .. num_full blocks. Kept per request, so each block is hashed once."""
-        known = self._digests.setdefault(request.request_id, _Digests()).chain
-        if not known:
-            known.append(root_digest(request.tenant))
-        for i in range(len(known) - 1, num_full):
-            known.append(
-                chain(known[i], block_tokens(request.token_ids, i * self.block_size, (i + 1) * self.block_size))
-            )
-        return known[: num_full + 1]
+    def _digests_of(self, request: Request, num_full: int) -> _Digests:
+        """Of at least the first ``num_full`` blocks. Kept per request, so each block is hashed once."""
+        known = self._digests.get(request.request_id)
+        if known is None:
+            known = self._digests[request.request_id] = _Digests([root_digest(request.tenant)])
+        if (num_known := len(known.tokens)) < num_full:
+            new = tokens_of_blocks(request.token_ids, self.block_size, num_known, num_full)
+            known.tokens += new
+            for tokens in new:
+                known.chain.append(chain(known.chain[-1], tokens))
+        return known
 
     def check(self) -> dict[str, int]:
         """The arithmetic that must hold, or AssertionError with the numbers that do not add up."""
         plain, cached = self._pool.free_blocks()
         held: Counter[int] = Counter()
-        for request_id, table in self._tables.items():
-            assert len(set(table.blocks)) == len(table.blocks), f"{request_id} holds a block twice: {table.blocks}"
-            assert table.num_indexed <= len(table.blocks), f"{request_id} indexed more blocks than it has"
-            held.update(table.blocks)
+        for request_id, table in self.tables.items():
+            assert len(set(table)) == len(table), f"{request_id} holds a block twice: {table}"
+            assert self._num_indexed[request_id] <= len(table), f"{request_id} indexed more blocks than it has"
+            held.update(table)
         numbers = {"total": self.num_blocks, "held": len(held), "plain": len(plain), "cached": len(cached)}
         assert numbers["held"] + numbers["plain"] + numbers["cached"] == numbers["total"], (
             f"blocks lost or doubled: {numbers}"

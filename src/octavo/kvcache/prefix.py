@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 def root_digest(salt: str) -> bytes:
     return hashlib.sha256(b"octavo prefix\0" + salt.encode("utf-8", "surrogatepass")).digest()
 
 
-def block_tokens(token_ids: list[int], start: int, stop: int) -> bytes:
-    """The tokens of one block as bytes (8 per token: no id can be cut short)."""
-    return array("q", token_ids[start:stop]).tobytes()
+def tokens_of_blocks(token_ids: list[int], block_size: int, start: int, stop: int) -> list[bytes]:
+    """The tokens of the blocks ``start .. stop - 1`` as bytes (8 per token: no id can be cut short)."""
+    raw, size = array("q", token_ids[start * block_size : stop * block_size]).tobytes(), 8 * block_size
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def chain(parent: bytes, tokens: bytes) -> bytes:
     return hashlib.sha256(parent + tokens).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     block: int
     parent: bytes
     tokens: bytes

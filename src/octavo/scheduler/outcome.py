@@ -8,6 +8,8 @@ from octavo.types import FinishReason, Request, RequestTimings
 def accept(request: Request, token_ids: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None, int | None]:
     """How many of the sampled tokens count, whether the request ends with them, and by which stop token."""
     num_before = len(request.token_ids) - request.num_prompt_tokens
+    if num_before + len(token_ids) < request.max_tokens and request.stop_ids.isdisjoint(token_ids):
+        return token_ids, None, None  # by far the most
     for count, token_id in enumerate(token_ids, start=1):
         if token_id in request.stop_ids and num_before + count > request.params.min_tokens:
             stop = token_id if token_id in request.params.stop_token_ids else None

@@ -55,6 +55,17 @@ class RunningRequests:
     def __iter__(self) -> Iterator[Request]:
         return (request for _, request in self._entries)
 
+    def split(self) -> tuple[list[Request], list[Request]]:
+        """Those with one token to compute, and those with more, each in order."""
+        decodes: list[Request] = []
+        prefills: list[Request] = []
+        for _, request in self._entries:
+            if len(request.token_ids) - request.num_computed_tokens == 1:
+                decodes.append(request)
+            else:
+                prefills.append(request)
+        return decodes, prefills
+
     def backwards(self, behind: Rank = ()) -> Iterator[Request]:
         """From the one that gives way first to the last one whose rank is above ``behind``."""
         for rank, request in reversed(self._entries):

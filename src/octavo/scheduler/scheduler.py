@@ -11,14 +11,12 @@ sure that the cache can hold it alone, so it gets them, runs and ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import msgspec
 
 from octavo.errors import ConfigError, InvalidRequestError
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.admission import Admission, TenantLimits
+from octavo.scheduler.draft import Draft, share_of
 from octavo.scheduler.outcome import accept, timings
 from octavo.scheduler.policy import Policy
 from octavo.scheduler.queue import RunningRequests, WaitingRequests
@@ -28,7 +26,6 @@ from octavo.types import (
     EngineStats,
     FinishReason,
     Plan,
-    PlannedRequest,
     Request,
     Sample,
     StepResult,
@@ -36,17 +33,6 @@ from octavo.types import (
 )
 
 MAX_PREEMPTIONS = 3
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A plan in the making: who is in, how much of the budget is left."""
-
-    now: float
-    budget: int
-    planned: dict[str, PlannedRequest]
-    preempted: list[str]
-    blocked: bool = False  # the head of the queue does not fit: nobody starts in this step any more
 
 
 class Scheduler:
@@ -126,40 +112,39 @@ class Scheduler:
         """Who computes which tokens in the next step. Decodes come first, so a long prefill never stalls them."""
         self._totals.total_steps += 1
         self._running.refresh(now)
-        decodes: list[Request] = []
-        prefills: list[Request] = []
-        for request in self._running:
-            is_decode = len(request.token_ids) - request.num_computed_tokens == 1
-            (decodes if is_decode else prefills).append(request)
+        decodes, prefills = self._running.split()
         wanted = self.policy.token_budget(decodes, prefills, self.max_step_tokens, now)
         budget = min(max(wanted, len(decodes), 1), self.max_step_tokens)
-        draft = _Draft(now, budget, {}, [])
-        self._plan_running(draft, decodes)
+        draft = Draft(now, budget)
+        self._plan_decodes(draft, decodes)
         for prefill in prefills:  # one that waits and ranks before it is not held up by it, however long it is
             self._plan_waiting(draft, before=prefill)
-            self._plan_running(draft, (prefill,))
+            self._plan_prefill(draft, prefill)
         self._plan_waiting(draft)
-        return Plan(
-            step=self._totals.total_steps,
-            requests=tuple(sorted(draft.planned.values(), key=_is_prefill)),
-            num_tokens=budget - draft.budget,
-            preempted=tuple(draft.preempted),
-        )
+        return draft.plan(self._totals.total_steps, budget - draft.budget)
 
-    def _plan_running(self, draft: _Draft, requests: Iterable[Request]) -> None:
-        table_of, block_size = self.kv.block_table, self.kv.block_size
-        for request in requests:
-            if draft.budget <= 0:
-                return
+    def _plan_decodes(self, draft: Draft, decodes: list[Request]) -> None:
+        """One token each, which the budget always has. Written for hundreds of them."""
+        tables, block_size, planned, preempted = self.kv.tables, self.kv.block_size, draft.planned, draft.preempted
+        for request in decodes:
             request_id, start = request.request_id, request.num_computed_tokens
-            if request_id in draft.preempted:
+            if request_id in preempted:
                 continue  # gave way to one before it
-            num_tokens = min(len(request.token_ids) - start, draft.budget)
-            has_room = start + num_tokens <= len(table_of(request_id)) * block_size  # mostly: no need to ask for more
-            if has_room or self._make_room(draft, request, start + num_tokens):
-                self._put(draft, request, num_tokens)
+            table = tables[request_id]
+            if start < len(table) * block_size or self._make_room(draft, request, start + 1):
+                draft.budget -= 1
+                planned[request_id] = share_of((request, start, 1, table, True))
 
-    def _make_room(self, draft: _Draft, request: Request, num_tokens: int) -> bool:
+    def _plan_prefill(self, draft: Draft, request: Request) -> None:
+        if draft.budget <= 0 or request.request_id in draft.preempted:
+            return
+        start = request.num_computed_tokens
+        num_tokens = min(len(request.token_ids) - start, draft.budget)
+        has_room = start + num_tokens <= len(self.kv.block_table(request.request_id)) * self.kv.block_size
+        if has_room or self._make_room(draft, request, start + num_tokens):
+            draft.put(request, num_tokens, self.kv.block_table(request.request_id))
+
+    def _make_room(self, draft: Draft, request: Request, num_tokens: int) -> bool:
         """Extend the request's table, preempting from the back of the ranks; False if it had to give way itself."""
         while not self.kv.extend(request.request_id, num_tokens):
             victim = next(one for one in self._running.backwards() if not self._waiting.is_pinned(one))
@@ -168,7 +153,7 @@ class Scheduler:
                 return False
         return True
 
-    def _plan_waiting(self, draft: _Draft, before: Request | None = None) -> None:
+    def _plan_waiting(self, draft: Draft, before: Request | None = None) -> None:
         """Start those that wait, in order; with ``before``, only those that rank before that running request."""
         while draft.budget > 0 and not draft.blocked:
             request = self._waiting.first(draft.now)
@@ -183,7 +168,7 @@ class Scheduler:
             # Nobody overtakes what was preempted in this step, and starting that again at once would only thrash.
             draft.blocked = request.request_id in draft.preempted or not self._start(draft, request)
 
-    def _start(self, draft: _Draft, request: Request) -> bool:
+    def _start(self, draft: Draft, request: Request) -> bool:
         """Move the head of the queue to the running ones. It gets blocks for all its known tokens now, so that a prefill
         in chunks is never caught half-way by a later start; a pinned one gets all that it can ever need."""
         num_tokens = len(request.token_ids)
@@ -208,10 +193,11 @@ class Scheduler:
             self._totals.total_prefix_hit_tokens += num_cached
         self.policy.started(request, draft.now)
         self._running.add(request, draft.now)
-        self._put(draft, request, min(len(request.token_ids) - num_cached, draft.budget))
+        num_tokens = min(len(request.token_ids) - num_cached, draft.budget)
+        draft.put(request, num_tokens, self.kv.block_table(request.request_id))
         return True
 
-    def _displace(self, draft: _Draft, waiting: Request, num_blocks: int) -> bool:
+    def _displace(self, draft: Draft, waiting: Request, num_blocks: int) -> bool:
         """Preempt the last-ranked running request for a waiting one, if the policy allows it and if all that it allows
         would free ``num_blocks`` (else the sacrifice would be for nothing)."""
         policy, now, allowed = self.policy, draft.now, 0
@@ -226,11 +212,11 @@ class Scheduler:
                 return True
         return False
 
-    def _ranks_before(self, waiting: Request, running: Request, draft: _Draft) -> bool:
+    def _ranks_before(self, waiting: Request, running: Request, draft: Draft) -> bool:
         rank = self.policy.rank
         return bool(rank(waiting, draft.now) < rank(running, draft.now))
 
-    def _preempt(self, draft: _Draft, victim: Request) -> None:
+    def _preempt(self, draft: Draft, victim: Request) -> None:
         """Back to the queue, at the place of its rank; its blocks are freed (full ones stay in the prefix cache)."""
         planned = draft.planned.pop(victim.request_id, None)
         if planned is not None:
@@ -243,52 +229,50 @@ class Scheduler:
         draft.preempted.append(victim.request_id)
         self._waiting.add(victim, draft.now)
 
-    def _put(self, draft: _Draft, request: Request, num_tokens: int) -> None:
-        request_id, start = request.request_id, request.num_computed_tokens
-        draft.budget -= num_tokens
-        samples = start + num_tokens == len(request.token_ids)
-        draft.planned[request_id] = PlannedRequest(request, start, num_tokens, self.kv.block_table(request_id), samples)
-
     # -- commit --------------------------------------------------------------------------------------------------------
 
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[TokenEvent]:
         """Record a finished step: advance, offer full blocks to others, detect the end. Returns what clients must hear."""
-        block_size = self.kv.block_size
+        block_size, present, sampled = self.kv.block_size, self._requests, result.samples
+        committed = self.policy.committed
         self.policy.forecast.step_time.observe(load_of(plan), result.step_time_s)
         events = []
         for request, start, num_tokens, _, samples in plan.requests:
-            if self._requests.get(request.request_id) is not request:
+            request_id = request.request_id
+            if present.get(request_id) is not request:
                 continue  # aborted while the step ran
-            sample = result.samples.get(request.request_id)
+            sample = sampled.get(request_id)
             if sample is not None and sample.error is not None:  # even a chunk can fail: nothing of it may be kept
                 events.append(self._fail(request, sample.error, now))
                 continue
-            request.num_computed_tokens = start + num_tokens
-            if request.num_computed_tokens // block_size > start // block_size:  # a block became full
+            request.num_computed_tokens = computed = start + num_tokens
+            if computed % block_size < num_tokens:  # a block became full
                 self.kv.commit(request)
-            self.policy.committed(request, num_tokens, len(sample.token_ids) if sample is not None else 0, now)
+            committed(request, num_tokens, len(sample.token_ids) if sample is not None else 0, now)
             if samples:
-                events.append(self._advance(request, result.samples[request.request_id], now))
+                events.append(self._advance(request, sampled[request_id], now))
         self._totals.total_draft_tokens += result.num_draft_tokens
         self._totals.total_accepted_tokens += result.num_accepted_tokens
         return events
 
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
         accepted, reason, stop = accept(request, sample.token_ids)
-        request.token_ids.extend(accepted)
-        is_first, request.last_token_s = request.first_token_s is None, now
-        if is_first:
-            request.first_token_s = now
+        request.token_ids += accepted
+        request.last_token_s = now
         event = TokenEvent(
             request_id=request.request_id,
             token_ids=accepted,
-            logprobs=None if sample.logprobs is None else sample.logprobs[: len(accepted)],
             time_s=now,
             num_cached_tokens=request.num_cached_tokens,
-            timings=timings(request, now) if is_first else None,
         )
+        if sample.logprobs is not None:
+            event = msgspec.structs.replace(event, logprobs=sample.logprobs[: len(accepted)])
+        if request.first_token_s is None:
+            request.first_token_s = now
+            event = msgspec.structs.replace(event, timings=timings(request, now))
         if reason is None:
-            self._keep_computed(request, sample.num_computed)
+            if sample.num_computed:
+                self._keep_computed(request, sample.num_computed)
             return event
         return self._end(request, msgspec.structs.replace(event, finish_reason=reason, stop_reason=stop), now)
 
@@ -352,7 +336,3 @@ class Scheduler:
             assert len(table) * self.kv.block_size >= num_computed, f"{name} outgrew its table"
         numbers = self.kv.check()
         assert bool(numbers["held"]) == bool(self._running), f"blocks held by nobody, or running without: {numbers}"
-
-
-def _is_prefill(planned: PlannedRequest) -> bool:
-    return planned.num_tokens > 1

@@ -12,6 +12,8 @@ time is not counted at all; and no coefficient is used below zero: more work nev
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from operator import mul
 from typing import NamedTuple
 
 from octavo.types import Plan
@@ -56,9 +58,11 @@ class StepTimeForecast:
         self._num_skipped = 0
         self.error = 0.0  # moving mean of |forecast - measured| / measured
         self._weights = [0.0] * size
-        self._covariance = [[1e3 if i == j else 0.0 for j in range(size)] for i in range(size)]
+        self._covariance = [tuple(1e3 if i == j else 0.0 for j in range(size)) for i in range(size)]
         self._spread_s = 0.0  # moving mean of |forecast - measured|
-        self.coefficients = (0.0,) * size  # seconds per step, prefill token, row, context token, pair; none below zero
+        self.coefficients: tuple[float, ...] = (
+            0.0,
+        ) * size  # seconds per step, prefill token, row, context token, pair; none below zero
 
     @property
     def ready(self) -> bool:
@@ -98,10 +102,10 @@ class StepTimeForecast:
         if self._num_skipped < WARM_UP:
             self._num_skipped += 1
             return
-        x = [scale * value for scale, value in zip(SCALES, (1.0, *load), strict=True)]
-        px = [sum(p * v for p, v in zip(row, x, strict=True)) for row in self._covariance]
-        leverage = sum(v * p for v, p in zip(x, px, strict=True))  # how unlike all that was seen before, in variances
-        residual = seconds - sum(w * v for w, v in zip(self._weights, x, strict=True))
+        x = tuple(map(mul, SCALES, (1.0, *load)))
+        px = [_dot(row, x) for row in self._covariance]
+        leverage = _dot(x, px)  # how unlike all that was seen before, in variances
+        residual = seconds - _dot(self._weights, x)
         if self.ready:
             off = abs(self.seconds(load) - seconds)
             self.error += ERROR_MEMORY * (off / seconds - self.error)
@@ -116,11 +120,23 @@ class StepTimeForecast:
 
     def _learn(self, px: list[float], step: float, scale: float) -> None:
         """w += k r,  P = (P - k x'P) / f,  with gain k = P x / (f + x'P x); ``step`` = r scale, ``scale`` = 1 / (f + x'P x)."""
-        rows = self._covariance
-        for i, gain in enumerate(px):
-            self._weights[i] += gain * step
-        forget = 1.0 if max(rows[i][i] for i in range(len(rows))) > MAX_VARIANCE else FORGETTING
-        for i, row in enumerate(rows):
-            gain = px[i] * scale
-            self._covariance[i] = [(p - gain * q) / forget for p, q in zip(row, px, strict=True)]
-        self.coefficients = tuple(max(0.0, w) * scale for w, scale in zip(self._weights, SCALES, strict=True))
+        rows, (va, vb, vc, vd, ve) = self._covariance, px
+        forget = 1.0 if max(row[i] for i, row in enumerate(rows)) > MAX_VARIANCE else FORGETTING
+        for i, ((a, b, c, d, e), v) in enumerate(zip(rows, px, strict=True)):
+            gain = v * scale
+            rows[i] = (
+                (a - gain * va) / forget,
+                (b - gain * vb) / forget,
+                (c - gain * vc) / forget,
+                (d - gain * vd) / forget,
+                (e - gain * ve) / forget,
+            )
+            self._weights[i] += v * step
+        a, b, c, d, e = self._weights
+        self.coefficients = tuple(map(mul, SCALES, (max(0.0, a), max(0.0, b), max(0.0, c), max(0.0, d), max(0.0, e))))
+
+
+def _dot(p: Sequence[float], q: Sequence[float]) -> float:
+    """Of five each, written out: a step is observed in less time that way than a generator takes to begin."""
+    (a, b, c, d, e), (f, g, h, i, j) = p, q
+    return a * f + b * g + c * h + d * i + e * j

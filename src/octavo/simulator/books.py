@@ -37,16 +37,18 @@ class FairnessMeter:
     def stepped(self, plan: Plan, seconds: float) -> None:
         """Account for one step; called before its result is."""
         backlogged = sorted(tenant for tenant, count in self._num_waiting.items() if count)
-        before = dict(self._service) if len(backlogged) > 1 else {}
-        service, waiting = self._service, self._waiting
+        waiting = self._waiting
+        if waiting:
+            for request, _, _, _, _ in plan.requests:
+                if (tenant := waiting.pop(request.request_id, None)) is not None:
+                    self._num_waiting[tenant] -= 1
+        if len(backlogged) < 2:  # nobody to be compared with
+            self._ranges.clear()
+            return
+        before, service = dict(self._service), self._service
         for request, _, num_tokens, _, samples in plan.requests:
             is_prompt = num_tokens > 1 and not request.num_preemptions  # what is computed again is no service
             service[request.tenant] += (num_tokens if is_prompt else 0) + (OUTPUT_WEIGHT if samples else 0.0)
-            if waiting and (tenant := waiting.pop(request.request_id, None)) is not None:
-                self._num_waiting[tenant] -= 1
-        if len(backlogged) < 2:
-            self._ranges.clear()
-            return
         for tenant in backlogged:
             self._shared_s[tenant] = self._shared_s.get(tenant, 0.0) + seconds
             gained = service[tenant] - before[tenant]

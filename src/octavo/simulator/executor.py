@@ -24,21 +24,21 @@ class VirtualClock:
 
 
 class SimExecutor:
-    """``outputs``: how many tokens each request really generates; then comes its end token. ``watch`` sees every step:
-    the plan and how long it takes."""
+    """``ends_after``: how many tokens of each request, prompt and output, are computed when its end token comes. ``watch``
+    sees every step: the plan and how long it takes."""
 
     def __init__(
         self,
         machine: Machine,
         clock: VirtualClock,
-        outputs: Mapping[str, int],
+        ends_after: Mapping[str, int],
         *,
         seed: int = 0,
         watch: Callable[[Plan, float], None] | None = None,
     ) -> None:
         self._machine = machine
         self._clock = clock
-        self._outputs = outputs
+        self._ends_after = ends_after
         self._rng = random.Random(seed)  # noqa: S311 - noise of a simulation
         self._watch = watch
 
@@ -47,14 +47,10 @@ class SimExecutor:
         if self._watch is not None:
             self._watch(plan, seconds)
         self._clock.now_s += seconds
-        outputs = self._outputs
+        ends_after = self._ends_after
         samples = {
-            request.request_id: (
-                _END
-                if len(request.token_ids) - request.num_prompt_tokens + 1 >= outputs[request.request_id]
-                else _GO_ON
-            )
-            for request, _, _, _, samples in plan.requests
+            request.request_id: _END if start + num_tokens >= ends_after[request.request_id] else _GO_ON
+            for request, start, num_tokens, _, samples in plan.requests
             if samples
         }
         return StepResult(samples, seconds)

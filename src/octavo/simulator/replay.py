@@ -67,8 +67,8 @@ class Replay:
 def replay(policy: str, arrivals: Sequence[Arrival], setup: Setup) -> Replay:
     """Arrivals in order of time. Every one of them ends, or is refused at once."""
     clock, meter = VirtualClock(), FairnessMeter()
-    outputs = {one.request_id: one.num_output_tokens for one in arrivals}
-    executor = SimExecutor(setup.machine, clock, outputs, seed=setup.seed, watch=meter.stepped)
+    ends_after = {one.request_id: one.num_prompt_tokens + one.num_output_tokens - 1 for one in arrivals}
+    executor = SimExecutor(setup.machine, clock, ends_after, seed=setup.seed, watch=meter.stepped)
     engine, forecast = _engine(policy, arrivals, setup, (executor, clock))
     by_id = {one.request_id: one for one in arrivals}
     ended: list[Ended] = []

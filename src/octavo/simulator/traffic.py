@@ -48,7 +48,9 @@ class Arrival:
         """Token ids; the same for the same hash id, else all alike (nothing then reads them)."""
         if not self.hash_ids:
             return [1] * self.num_prompt_tokens
-        tokens = [one + 2 for one in self.hash_ids for _ in range(HASH_TOKENS)]
+        tokens: list[int] = []
+        for one in self.hash_ids:
+            tokens += [one + 2] * HASH_TOKENS
         return tokens[: self.num_prompt_tokens]
 
 

@@ -38,11 +38,15 @@ class QoServe(Fcfs):
     def __init__(self, forecast: Forecast) -> None:
         super().__init__(forecast)
         self._relegated = SortedLine()
+        self._due: dict[str, float] = {}
         self._alpha_s = 0.0
         self._queued_tokens = 0
 
     def add(self, request: Request, now: float) -> None:
         self._queued_tokens += len(request.token_ids)
+        promise = request.service_class
+        allowed = [promise.ttft_s, promise.max_wait_s, NO_PROMISE_S]
+        self._due[request.request_id] = request.arrival_s + next(s for s in allowed if s is not None)
         self._line.add(request, self._key(request))
 
     def remove(self, request: Request, now: float) -> None:
@@ -57,8 +61,12 @@ class QoServe(Fcfs):
         return head or self._relegated.first()
 
     def rank(self, request: Request, now: float) -> Rank:
-        late = request in self._relegated or self._is_hopeless(request, now)
-        return (late, *self._key(request))
+        late = request.first_token_s is None and (request in self._relegated or self._is_hopeless(request, now))
+        due = self._due[request.request_id] + self._alpha_s * request.num_prompt_tokens
+        return (late, due, request.sequence_number)
+
+    def ended(self, request: Request, now: float) -> None:
+        del self._due[request.request_id]
 
     def token_budget(
         self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
@@ -72,10 +80,8 @@ class QoServe(Fcfs):
         return len(decodes) + max(MIN_CHUNK, room)
 
     def _key(self, request: Request) -> Rank:
-        promise = request.service_class
-        allowed = [promise.ttft_s, promise.max_wait_s, NO_PROMISE_S]
-        due = request.arrival_s + next(s for s in allowed if s is not None)
-        return (due + self._alpha_s * request.num_prompt_tokens, request.sequence_number)
+        due = self._due[request.request_id] + self._alpha_s * request.num_prompt_tokens
+        return (due, request.sequence_number)
 
     def _is_hopeless(self, request: Request, now: float) -> bool:
         """Its first token is not out, and a step with its prefill alone would end after it is due."""

@@ -65,9 +65,9 @@ class SlidingServe(Fcfs):
         return self._saved[1] or self._late.first() or head
 
     def rank(self, request: Request, now: float) -> Rank:
-        late = first_token_due(request) <= now and request.first_token_s is None
-        left = len(request.token_ids) - request.num_computed_tokens
-        return (late, first_token_due(request), left, request.sequence_number)
+        due = first_token_due(request)
+        late = request.first_token_s is None and due <= now
+        return (late, due, len(request.token_ids) - request.num_computed_tokens, request.sequence_number)
 
     def token_budget(
         self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
@@ -114,9 +114,10 @@ class SlidingServe(Fcfs):
         sizes = [math.ceil(len(one.token_ids) / unit) if unit > 0 else UNITS + 1 for one in candidates]
         best: list[tuple[float, int]] = [(0.0, 0)] * (UNITS + 1)  # by capacity: value, members as bits
         for i, (request, size) in enumerate(zip(candidates, sizes, strict=True)):
-            for room in range(UNITS, size - 1, -1):
-                value, members = best[room - size]
-                if value + request.service_class.weight > best[room][0]:
-                    best[room] = (value + request.service_class.weight, members | 1 << i)
+            weight, bit = request.service_class.weight, 1 << i
+            best[size:] = [
+                (value + weight, members | bit) if value + weight > without[0] else without
+                for (value, members), without in zip(best, best[size:], strict=False)
+            ]
         members = best[UNITS][1]
         return next((one for i, one in enumerate(candidates) if members >> i & 1), None)
