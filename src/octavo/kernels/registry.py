@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 NAMES: tuple[str, ...] = (
     "matmul",
     "paged_attention",
+    "quantize_fp8",
+    "quantize_int8",
     "rms_norm",
 )
 

@@ -1,0 +1,21 @@
+"""``K.quantize_int8(x, group)``."""
+
+from __future__ import annotations
+
+from octavo.kernels.operation import Operation
+from octavo.kernels.quantize_int8.contract import check, fake
+from octavo.kernels.quantize_int8.reference import quantize_int8_reference
+
+OPERATION = Operation(
+    name="quantize_int8",
+    schema="(Tensor x, int group=0) -> (Tensor, Tensor)",
+    summary="x ~ scale * q with q in int8, a scale per row or per group of a row",
+    check=check,
+    fake=fake,
+    reference=quantize_int8_reference,
+    backends={
+        "torch": "octavo.kernels.quantize_int8.cpu:quantize_int8",
+        "triton": "octavo.kernels.quantize_int8.triton:quantize_int8",
+    },
+    by_device={"cpu": "torch", "cuda": "triton"},
+)
