@@ -18,6 +18,7 @@
     ├── ConfigError                 500   start-up only: a setting is wrong
     ├── BenchError                  500   `octavo bench`: a measurement could not be made
     │   └── ResultFileError         500   not a result file, or one of another schema version
+    ├── KernelError                 500   a GPU kernel cannot be compiled, loaded or launched
     └── ModelError                  500   start-up only
         ├── ModelNotFoundError      500
         ├── DownloadError           500   retryable
@@ -164,6 +165,12 @@ class ResultFileError(BenchError):
     """A file is not a result of ``octavo bench``, or one of another schema version."""
 
     code = "result_file"
+
+
+class KernelError(OctavoError):
+    """A kernel cannot be compiled, loaded or launched; the message has the compiler's or the driver's words."""
+
+    code = "kernel_error"
 
 
 class ModelError(OctavoError):

@@ -14,6 +14,7 @@ NAMES: tuple[str, ...] = (
     "quantize_fp8",
     "quantize_int8",
     "rms_norm",
+    "vector_add",
 )
 
 

@@ -1,0 +1,10 @@
+"""What is the right answer? ``a + b`` in float64."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def vector_add_reference(a: Tensor, b: Tensor) -> Tensor:
+    """-> float64, of ``a``'s shape."""
+    return a.double() + b.double()
