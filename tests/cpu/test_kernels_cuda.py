@@ -12,6 +12,7 @@ from octavo.kernels.gpu.module import Kernel
 from octavo.kernels.gpu.nvrtc import CudaSource, cubin
 
 CPU = torch.device("cpu")
+HEAD = '#include "octavo.cuh"\nextern "C" __global__ '
 REVERSE = """
 #include "octavo.cuh"
 extern "C" __global__ void reverse(const float* in, float* out, int count) {
@@ -63,7 +64,9 @@ def test_a_cache_that_cannot_be_written_costs_a_compilation_only(write, tmp_path
 
 
 def test_a_mistake_is_named_with_its_line(write):
-    source = write('#include "octavo.cuh"\n\nextern "C" __global__ void broken() { nothing_of_the_kind(); }', "broken", "")
+    source = write(
+        '#include "octavo.cuh"\n\nextern "C" __global__ void broken() { nothing_of_the_kind(); }', "broken", ""
+    )
     with pytest.raises(KernelError, match=r"broken\.cu\(3\).*nothing_of_the_kind"):
         cubin(source, 90)
     with pytest.raises(KernelError, match=r"broken\.cu:3.*nothing_of_the_kind"):
@@ -72,7 +75,7 @@ def test_a_mistake_is_named_with_its_line(write):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 def test_without_a_gpu_a_launch_says_so():
-    with pytest.raises((KernelError, AssertionError, RuntimeError), match="NVIDIA|CUDA"):
+    with pytest.raises(KernelError, match="need an NVIDIA GPU"):
         load(b"", "nothing", 0, 0)
 
 
@@ -92,13 +95,13 @@ def test_the_emulator_sees_a_missing_barrier(write):
 
 
 def test_the_emulator_sees_threads_that_wait_for_ever(write):
-    text = '#include "octavo.cuh"\nextern "C" __global__ void stuck() { if (threadIdx.x < 7) warp_sum(1.0f); else __syncthreads(); }'
+    text = HEAD + "void stuck() { if (threadIdx.x < 7) warp_sum(1.0f); else __syncthreads(); }"
     with pytest.raises(KernelError, match="deadlock"):
         Kernel(write(text, "stuck", "")).launch(CPU, 1)
 
 
 def test_the_emulator_sees_writes_past_shared_memory(write):
-    text = '#include "octavo.cuh"\nextern "C" __global__ void past() { DYNAMIC_SHARED(s); s[threadIdx.x + 1] = 7; __syncthreads(); }'
+    text = HEAD + "void past() { DYNAMIC_SHARED(s); s[threadIdx.x + 1] = 7; __syncthreads(); }"
     with pytest.raises(KernelError, match="past the end"):
         Kernel(write(text, "past", "", shared_bytes=64)).launch(CPU, 1)
 

@@ -40,6 +40,7 @@ def _call(name: str, *arguments: Any) -> None:
 
 def load(cubin: bytes, entry: str, shared_bytes: int, device: int) -> ctypes.c_void_p:
     """The kernel ``entry`` on GPU number ``device``; lives as long as the process."""
+    _library()
     with torch.cuda.device(device):
         torch.cuda.current_stream()  # torch makes the GPU's context when first used
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
@@ -55,9 +56,7 @@ def launch(
 ) -> None:
     """``block``: threads and bytes of dynamic shared memory; ``packed``: a ctypes buffer of all parameters."""
     size = ctypes.c_size_t(len(packed))
-    extra = (ctypes.c_void_p * 5)(
-        _BUFFER_POINTER, ctypes.addressof(packed), _BUFFER_SIZE, ctypes.addressof(size), _END
-    )
+    extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(packed), _BUFFER_SIZE, ctypes.addressof(size), _END)
     stream = ctypes.c_void_p(torch._C._cuda_getCurrentRawStream(device))
     if device == torch.cuda.current_device():
         _call("cuLaunchKernel", function, *grid, block[0], 1, 1, block[1], stream, None, extra)

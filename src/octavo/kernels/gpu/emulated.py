@@ -44,7 +44,9 @@ def launch(source: CudaSource, grid: tuple[int, int, int], packed: Any) -> None:
     seed = int.from_bytes(os.urandom(4))
     problem = _function(source)(packed, sizes, ctypes.c_size_t(source.shared_bytes), ctypes.c_uint64(seed))
     if problem is not None:
-        raise KernelError(f"{source.path.name}, {source.entry}, emulated in the order of seed {seed}: {problem.decode()}")
+        raise KernelError(
+            f"{source.path.name}, {source.entry}, emulated in the order of seed {seed}: {problem.decode()}"
+        )
 
 
 def tensor_map(matrix: Tensor, box: tuple[int, int]) -> bytes:
