@@ -51,7 +51,9 @@ class Kernel:
 
 def tensor_map(matrix: Tensor, box: tuple[int, int]) -> bytes:
     """For a ``T`` parameter; see ``driver.tensor_map``."""
-    return (emulated if matrix.device.type == "cpu" else driver).tensor_map(matrix, box)
+    if matrix.device.type == "cpu":
+        return emulated.tensor_map(matrix, box)
+    return driver.tensor_map(matrix, box)
 
 
 @cache
