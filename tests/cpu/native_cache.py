@@ -52,11 +52,13 @@ class Cache:
         self.layer = KvLayer(*(array.ctypes.data for array in self.arrays))
 
     def write(self, ops: Operations, k: np.ndarray, v: np.ndarray) -> None:
-        """Store ``k`` and ``v``, ``[num_tokens, num_kv_heads, head_dim]``, token by token."""
+        """Store ``k`` and ``v``, ``[num_tokens, num_kv_heads, head_dim]``, token by token, the heads in two parts."""
         for position in range(self.num_tokens):
-            block = int(self.table[position // self.block_size])
-            args = (block, position % self.block_size, k[position].ctypes.data, v[position].ctypes.data)
-            ops.write_kv(c.byref(self.shape), c.byref(self.layer), *args)
+            block, cut = int(self.table[position // self.block_size]), position % (self.num_kv_heads + 1)
+            for first, last in ((0, cut), (cut, self.num_kv_heads)):
+                pointers = (k[position, first:].ctypes.data, v[position, first:].ctypes.data)
+                at = (block, position % self.block_size, first, last)
+                ops.write_kv(c.byref(self.shape), c.byref(self.layer), *at, *pointers)
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """The stored keys and values as numbers, ``[num_tokens, num_kv_heads, head_dim]`` in float64."""

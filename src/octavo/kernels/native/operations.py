@@ -30,7 +30,7 @@ class Operations(c.Structure):
         ("gelu_mul", c.CFUNCTYPE(None, _POINTER, _POINTER, _INT, _POINTER)),
         ("scale", c.CFUNCTYPE(None, _POINTER, _FLOAT, _INT)),
         ("add", c.CFUNCTYPE(None, _POINTER, _POINTER, _INT)),
-        ("write_kv", c.CFUNCTYPE(None, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER)),
+        ("write_kv", c.CFUNCTYPE(None, _POINTER, _POINTER, *[_INT] * 4, _POINTER, _POINTER)),
         ("attention", c.CFUNCTYPE(None, *_ROWS, _POINTER, _LONG, _POINTER, _LONG, _POINTER)),
         ("attention_scratch", c.CFUNCTYPE(c.c_size_t, _POINTER, _INT)),
         ("attention_chunk", c.CFUNCTYPE(None, *_ROWS, _INT, _POINTER, _LONG, _POINTER, _POINTER)),

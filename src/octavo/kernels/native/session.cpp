@@ -45,7 +45,14 @@ bool allocate(Session& s) {
         gated_floats |= reads_floats(l.down);
     }
     s.scratch_floats = scratch_size(m, *s.table);
-    s.tickets = new (std::nothrow) std::atomic<int>[size_t(m.num_layers)];
+    s.tickets = new (std::nothrow) std::atomic<int>[size_t(num_tickets(m))];
+    s.own_hidden = new (std::nothrow) OwnedActivations[threads];
+    s.own_attended = new (std::nothrow) OwnedActivations[threads];
+    if (!s.own_hidden || !s.own_attended) return false;
+    for (size_t i = 0; i < threads; i++)
+        if (!s.own_hidden[i].allocate(NARROW_ROWS, m.hidden_size, hidden_floats) ||
+            !s.own_attended[i].allocate(NARROW_ROWS, heads, attended_floats))
+            return false;
     return s.tickets && take(s.x, rows * hidden) && take(s.qkv, rows * (s.q_width + 2 * s.k_width)) &&
            take(s.mixed, rows * s.mixed_width) && take(s.angles, 2 * rows * m.head_dim) &&
            s.hidden.allocate(s.max_rows, m.hidden_size, hidden_floats) &&
@@ -71,8 +78,14 @@ void OwnedActivations::release() {
 
 void delete_session(Session* s) {
     if (!s) return;
+    for (int i = 0; s->pool && i < s->pool->size(); i++) {
+        if (s->own_hidden) s->own_hidden[i].release();
+        if (s->own_attended) s->own_attended[i].release();
+    }
     delete s->pool;
     delete[] s->tickets;
+    delete[] s->own_hidden;
+    delete[] s->own_attended;
     for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->mixed, (void*)s->angles, (void*)s->scratch, (void*)s->work_starts, (void*)s->partials})
         std::free(p);
     for (OwnedActivations* a : {&s->hidden, &s->attended, &s->gated}) a->release();

@@ -3,6 +3,8 @@
 // Phases of a layer (| is a barrier):
 //   norm + quantise rows | q, k, v products | norm, rotate, store keys and values | attention | quantise rows | output product |
 //   norms, residual, quantise rows | gate and up products, activation, quantise | down product |
+// Two of them are met with fewer: a few rows are normed and quantised by every thread for itself (`narrow`), and where a piece of
+// attention work is all of a request, it stores its keys and values first (`whole`).
 // Which thread computes what never changes a bit: products are split over columns, the rest over rows or heads, and each
 // element is always computed in the same order of operations.
 #include "step.hpp"
@@ -34,23 +36,42 @@ struct Worker {
     float* angles(int row, bool windowed) const {
         return s.angles + (size_t(windowed ? s.max_rows : 0) + size_t(row)) * m.head_dim;
     }
-    Range rows(int n) const { return share(n, threads, thread); }
     void barrier() const { s.pool->barrier(); }
+    std::atomic<int>& ticket(int layer, Phase phase) const { return s.tickets[layer * PHASES + phase]; }
+
+    // work(begin, end) over n items in units, by whoever is free: most of its fair share first, then what is left of all shares in
+    // small pieces. A core that somebody else uses as well would otherwise hold up all the others at the next barrier.
+    template <class Work>
+    void divide(int n, int unit, std::atomic<int>& next, const Work& work) const {
+        const Range mine = share(n, threads, thread, unit);
+        const int kept = kept_end(mine, unit);
+        if (mine.begin < kept) work(mine.begin, kept);
+        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < PIECES * threads;) {
+            const Range theirs = share(n, threads, i % threads, unit);
+            const int first = kept_end(theirs, unit);
+            const Range piece = share(theirs.end - first, PIECES, i / threads, unit);
+            if (piece.begin < piece.end) work(first + piece.begin, first + piece.end);
+        }
+    }
+    int kept_end(Range own, int unit) const {
+        return threads == 1 ? own.end : own.begin + (own.end - own.begin) * 3 / 4 / unit * unit;
+    }
 
     void run() {
         embed();
-        for (int i = 0; i < m.num_layers; i++) layer(m.layers[i], m.kv_layers[i], s.tickets[i]);
+        for (int i = 0; i < m.num_layers; i++) layer(m.layers[i], m.kv_layers[i], i);
         head();
     }
 
     void embed() {
-        const Range mine = rows(b.num_rows);
+        const Range mine = share(b.num_rows, threads, thread);
         for (int r = mine.begin; r < mine.end; r++) {
             t.unpack_row(m.embedding, b.token_ids[r], residual(r));
             if (m.embedding_scale != 1.0f) t.scale(residual(r), m.embedding_scale, m.hidden_size);
             turn(r, m.inv_freq, false);
             turn(r, m.windowed_inv_freq, true);
         }
+        barrier();
     }
 
     // cos and sin of a row's position, for all layers of one kind.
@@ -64,64 +85,88 @@ struct Worker {
         }
     }
 
-    void layer(const Layer& l, const KvLayer& kv, std::atomic<int>& ticket) {
-        const Range mine = rows(b.num_rows);
-        for (int r = mine.begin; r < mine.end; r++) normed(residual(r), l.input_norm, s.hidden.view, r);
+    void layer(const Layer& l, const KvLayer& kv, int i) {
+        enter(l.input_norm, ticket(i, ENTER));
+        project(l, ticket(i, PROJECT));
         barrier();
-        project(l);
-        barrier();
-        for (int r = mine.begin; r < mine.end; r++) store(l, kv, r);
-        barrier();
-        if (s.split) attend_split(l, kv, ticket);
-        else attend(l, kv, ticket);
-        barrier();
-        for (int r = mine.begin; r < mine.end; r++) t.quantize(mixed(r), m.num_heads * m.head_dim, s.attended.view, r);
-        barrier();
-        back(l.output, s.attended.view, l.post_attention_norm);
-        barrier();
-        for (int r = mine.begin; r < mine.end; r++) {
-            if (l.post_attention_norm) rejoin(r, l.post_attention_norm);
-            normed(residual(r), l.mlp_norm, s.hidden.view, r);
+        if (!s.whole) {
+            divide(b.num_rows, 1, ticket(i, STORE), [&](int begin, int end) {
+                for (int r = begin; r < end; r++) store(l, kv, r, 0, m.num_kv_heads);
+            });
+            barrier();
         }
+        if (s.split) attend_split(l, kv, ticket(i, ATTEND));
+        else attend(l, kv, ticket(i, ATTEND));
         barrier();
-        gate(l);
+        quantize_rows(ticket(i, MIXED), s.attended, [&](int r, const Activations& to) {
+            t.quantize(mixed(r), m.num_heads * m.head_dim, to, r);
+        });
+        if (s.narrow && l.post_attention_norm) barrier();  // its product goes where others may still be reading
+        back(l.output, attended().view, l.post_attention_norm, ticket(i, OUTPUT));
         barrier();
-        back(l.down, s.gated.view, l.post_mlp_norm);
+        rejoin(l.post_attention_norm);
+        enter(l.mlp_norm, ticket(i, ENTER_MLP));
+        gate(l, ticket(i, GATE));
         barrier();
-        if (l.post_mlp_norm)
-            for (int r = mine.begin; r < mine.end; r++) rejoin(r, l.post_mlp_norm);
+        back(l.down, s.gated.view, l.post_mlp_norm, ticket(i, DOWN));
+        barrier();
+        rejoin(l.post_mlp_norm);
     }
 
-    void normed(const float* x, const float* weight, const Activations& to, int row) {
+    // What products read: shared rows, or where there are few this thread's own copy.
+    const OwnedActivations& hidden() const { return s.narrow ? s.own_hidden[thread] : s.hidden; }
+    const OwnedActivations& attended() const { return s.narrow ? s.own_attended[thread] : s.attended; }
+
+    // work(row, to) for every row; on return all of them are in what `hidden` or `attended` gives this thread.
+    template <class Work>
+    void quantize_rows(std::atomic<int>& next, const OwnedActivations& shared, const Work& work) const {
+        if (s.narrow) {
+            const Activations& own = &shared == &s.hidden ? s.own_hidden[thread].view : s.own_attended[thread].view;
+            for (int r = 0; r < b.num_rows; r++) work(r, own);
+            return;
+        }
+        divide(b.num_rows, 1, next, [&](int begin, int end) {
+            for (int r = begin; r < end; r++) work(r, shared.view);
+        });
+        barrier();
+    }
+
+    void enter(const float* weight, std::atomic<int>& next) {
+        quantize_rows(next, s.hidden, [&](int r, const Activations& to) { normed(residual(r), weight, to, r); });
+    }
+
+    void normed(const float* x, const float* weight, const Activations& to, int row) const {
         t.rms_norm(x, weight, m.hidden_size, m.rms_norm_eps, row_scratch);
         t.quantize(row_scratch, m.hidden_size, to, row);
     }
 
-    // This thread's tiles of q, k and v, counted as one row of tiles.
-    void project(const Layer& l) {
-        const Matrix* parts[3] = {&l.q, &l.k, &l.v};
-        const int columns[3] = {0, s.q_width, s.q_width + s.k_width};
-        const Range mine = share(l.q.num_tiles + l.k.num_tiles + l.v.num_tiles, threads, thread);
-        for (int i = 0, first = 0; i < 3; first += parts[i]->num_tiles, i++) {
-            const int n = parts[i]->num_tiles;
-            const int begin = mine.begin > first ? mine.begin - first : 0, end = mine.end - first < n ? mine.end - first : n;
-            if (begin >= end) continue;
-            const Output out = {s.qkv + columns[i] + begin * TILE, int64_t(qkv_stride()), false};
-            t.linear(*parts[i], s.hidden.view, 0, b.num_rows, begin, end, out);
-        }
+    // The tiles of q, k and v, counted as one row of tiles.
+    void project(const Layer& l, std::atomic<int>& next) {
+        divide(l.q.num_tiles + l.k.num_tiles + l.v.num_tiles, 1, next, [&](int first, int last) {
+            const Matrix* parts[3] = {&l.q, &l.k, &l.v};
+            const int columns[3] = {0, s.q_width, s.q_width + s.k_width};
+            for (int i = 0; i < 3; first -= parts[i]->num_tiles, last -= parts[i]->num_tiles, i++) {
+                const int begin = first > 0 ? first : 0, end = last < parts[i]->num_tiles ? last : parts[i]->num_tiles;
+                if (begin >= end) continue;
+                const Output out = {s.qkv + columns[i] + begin * TILE, int64_t(qkv_stride()), false};
+                t.linear(*parts[i], hidden().view, 0, b.num_rows, begin, end, out);
+            }
+        });
     }
 
-    void store(const Layer& l, const KvLayer& kv, int row) {
+    // A row's keys and values of some kv heads, and the queries that look at them.
+    void store(const Layer& l, const KvLayer& kv, int row, int first, int last) const {
         float* q = s.qkv + size_t(row) * qkv_stride();
-        float *k = q + s.q_width, *v = k + s.k_width;
-        heads(q, m.num_heads, l.q_norm, row, l.window != 0);
-        heads(k, m.num_kv_heads, l.k_norm, row, l.window != 0);
+        float *k = q + s.q_width + first * m.head_dim, *v = k + s.k_width;
+        const int group = m.num_heads / m.num_kv_heads;
+        heads(q + size_t(first) * group * m.head_dim, (last - first) * group, l.q_norm, row, l.window != 0);
+        heads(k, last - first, l.k_norm, row, l.window != 0);
         const int request = request_of(row), position = b.positions[row];
         const int block = b.block_tables[size_t(request) * b.max_blocks + position / m.kv.block_size];
-        t.write_kv(m.kv, kv, block, position % m.kv.block_size, k, v);
+        t.write_kv(m.kv, kv, block, position % m.kv.block_size, first, last, k, v);
     }
 
-    void heads(float* x, int n, const float* norm, int row, bool windowed) {
+    void heads(float* x, int n, const float* norm, int row, bool windowed) const {
         const float* turns = angles(row, windowed);
         for (int h = 0; h < n; h++, x += m.head_dim) {
             if (norm) t.rms_norm(x, norm, m.head_dim, m.rms_norm_eps, x);
@@ -153,6 +198,7 @@ struct Worker {
             }
             const int row = b.query_starts[request] + (piece - s.work_starts[request]) * ATTENTION_ROWS;
             const int last = b.query_starts[request + 1], n = last - row < ATTENTION_ROWS ? last - row : ATTENTION_ROWS;
+            for (int r = row; s.whole && r < last; r++) store(l, kv, r, kv_head, kv_head + 1);
             t.attention(shape, m.kv, kv, b.block_tables + size_t(request) * b.max_blocks, b.positions[row], n, kv_head,
                         s.qkv + size_t(row) * qkv_stride(), int64_t(qkv_stride()), mixed(row), s.mixed_width, scratch);
         }
@@ -199,33 +245,39 @@ struct Worker {
     }
 
     // A product on its way back to the residual: added to it at once, or kept for the norm in between.
-    void back(const Matrix& w, const Activations& x, const float* norm) {
-        const Range mine = share(w.num_tiles, threads, thread);
-        if (mine.begin >= mine.end) return;
+    void back(const Matrix& w, const Activations& x, const float* norm, std::atomic<int>& next) {
         float* to = norm ? s.mixed : s.x;
-        const Output out = {to + mine.begin * TILE, norm ? int64_t(s.mixed_width) : int64_t(row_stride()), !norm};
-        t.linear(w, x, 0, b.num_rows, mine.begin, mine.end, out);
+        const int64_t stride = norm ? int64_t(s.mixed_width) : int64_t(row_stride());
+        divide(w.num_tiles, 1, next, [&](int begin, int end) {
+            t.linear(w, x, 0, b.num_rows, begin, end, {to + begin * TILE, stride, !norm});
+        });
     }
 
-    void rejoin(int row, const float* norm) {
-        t.rms_norm(mixed(row), norm, m.hidden_size, m.rms_norm_eps, row_scratch);
-        t.add(residual(row), row_scratch, m.hidden_size);
+    void rejoin(const float* norm) {
+        if (!norm) return;
+        const Range mine = share(b.num_rows, threads, thread);
+        for (int r = mine.begin; r < mine.end; r++) {
+            t.rms_norm(mixed(r), norm, m.hidden_size, m.rms_norm_eps, row_scratch);
+            t.add(residual(r), row_scratch, m.hidden_size);
+        }
+        barrier();
     }
 
     // act(gate) * up for two tiles of columns at a time: one group of what the down product reads.
-    void gate(const Layer& l) {
+    void gate(const Layer& l, std::atomic<int>& next) {
         const int tiles_per_group = GROUP / TILE;
-        const Range mine = share(l.gate.num_tiles, threads, thread, tiles_per_group);
         float* up = scratch + size_t(ROW_CHUNK) * GROUP;
-        for (int row0 = 0; row0 < b.num_rows; row0 += ROW_CHUNK) {
-            const int row1 = row0 + ROW_CHUNK < b.num_rows ? row0 + ROW_CHUNK : b.num_rows;
-            for (int tile = mine.begin; tile < mine.end; tile += tiles_per_group) {
-                const int end = tile + tiles_per_group < l.gate.num_tiles ? tile + tiles_per_group : l.gate.num_tiles;
-                t.linear(l.gate, s.hidden.view, row0, row1, tile, end, {scratch, GROUP, false});
-                t.linear(l.up, s.hidden.view, row0, row1, tile, end, {up, GROUP, false});
-                group(row0, row1, tile / tiles_per_group, (end - tile) * TILE, up);
+        divide(l.gate.num_tiles, tiles_per_group, next, [&](int first, int last) {
+            for (int row0 = 0; row0 < b.num_rows; row0 += ROW_CHUNK) {
+                const int row1 = row0 + ROW_CHUNK < b.num_rows ? row0 + ROW_CHUNK : b.num_rows;
+                for (int tile = first; tile < last; tile += tiles_per_group) {
+                    const int end = tile + tiles_per_group < last ? tile + tiles_per_group : last;
+                    t.linear(l.gate, hidden().view, row0, row1, tile, end, {scratch, GROUP, false});
+                    t.linear(l.up, hidden().view, row0, row1, tile, end, {up, GROUP, false});
+                    group(row0, row1, tile / tiles_per_group, (end - tile) * TILE, up);
+                }
             }
-        }
+        });
     }
 
     void group(int row0, int row1, int index, int width, const float* up) {
@@ -242,14 +294,14 @@ struct Worker {
 
     void head() {
         const int n = b.num_logit_rows;
-        const Range mine = rows(n);
-        barrier();  // the last norms were done row by row, and the wanted rows may be another thread's
-        for (int i = mine.begin; i < mine.end; i++) normed(residual(b.logit_rows[i]), m.norm, s.hidden.view, i);
-        barrier();
-        const Range tiles = share(m.head.num_tiles, threads, thread);
+        const Range mine = share(n, threads, thread);
+        const Activations& rows = hidden().view;
+        for (int i = s.narrow ? 0 : mine.begin; i < (s.narrow ? n : mine.end); i++) normed(residual(b.logit_rows[i]), m.norm, rows, i);
+        if (!s.narrow) barrier();
         const int64_t stride = int64_t(m.head.num_tiles) * TILE;
-        if (n && tiles.begin < tiles.end)
-            t.linear(m.head, s.hidden.view, 0, n, tiles.begin, tiles.end, {s.output->logits + tiles.begin * TILE, stride, false});
+        divide(n ? m.head.num_tiles : 0, 1, ticket(m.num_layers, ENTER), [&](int begin, int end) {
+            t.linear(m.head, rows, 0, n, begin, end, {s.output->logits + begin * TILE, stride, false});
+        });
         barrier();
         for (int i = mine.begin; i < mine.end; i++) {
             const float* logits = s.output->logits + i * stride;
@@ -303,12 +355,14 @@ bool splits(const Session& s, const Batch& b) {
 StepError run_step(Session& s, const Batch& batch, const StepOutput& output) {
     if (const StepError error = check(s, batch)) return error;
     s.work_starts[0] = 0;
+    s.split = splits(s, batch), s.whole = !s.split, s.narrow = batch.num_rows <= NARROW_ROWS;
     for (int i = 0; i < batch.num_requests; i++) {
         const int n = batch.query_starts[i + 1] - batch.query_starts[i];
+        s.whole &= n <= ATTENTION_ROWS;
         s.work_starts[i + 1] = s.work_starts[i] + (n + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
     }
-    for (int i = 0; i < s.model->num_layers; i++) s.tickets[i].store(0, std::memory_order_relaxed);
-    s.batch = &batch, s.output = &output, s.split = splits(s, batch);
+    for (int i = 0; i < num_tickets(*s.model); i++) s.tickets[i].store(0, std::memory_order_relaxed);
+    s.batch = &batch, s.output = &output;
     s.pool->run([](void* context, int thread) { Worker(*static_cast<Session*>(context), thread).run(); }, &s);
     return STEP_OK;
 }

@@ -33,8 +33,9 @@ struct Table {
     void (*scale)(float* x, float factor, int n);
     void (*add)(float* x, const float* y, int n);  // x += y
 
-    // attention: store one token's key and value of every kv head: k, v [num_kv_heads * head_dim].
-    void (*write_kv)(const KvShape& s, const KvLayer& layer, int block, int offset, const float* k, const float* v);
+    // attention: store one token's key and value of kv heads [first, last): k, v [(last - first) * head_dim].
+    void (*write_kv)(const KvShape& s, const KvLayer& layer, int block, int offset, int first, int last, const float* k,
+                     const float* v);
     // `num_rows` consecutive rows of one request, the first at position `first_position`, for the query heads of one kv head, over
     // the request's cache (their own keys and values included, so write_kv comes first). q and out point at the first row's
     // head 0, [num_rows][num_heads * head_dim] with strides in floats. scratch: attention_scratch(a, num_rows) floats, 64-byte

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../../native/lanes.hpp"
+#include "../../native/pool.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
@@ -19,8 +20,8 @@ inline void store_as(float* to, float x) { *to = x; }
 inline void store_as(uint16_t* to, float x) { *to = to_bf16(x); }
 
 template <class T>
-inline void write_floats(const KvShape& s, const KvLayer& layer, size_t sub_block, int token, const float* k, const float* v) {
-    for (int head = 0; head < s.num_kv_heads; ++head, k += s.head_dim, v += s.head_dim) {
+inline void write_floats(const KvShape& s, const KvLayer& layer, size_t sub_block, int token, Range heads, const float* k, const float* v) {
+    for (int head = heads.begin; head < heads.end; ++head, k += s.head_dim, v += s.head_dim) {
         const size_t at = kv_head_at(s, sub_block, head) * s.head_dim * SUB;
         T* keys = static_cast<T*>(layer.keys) + at + token;
         T* values = static_cast<T*>(layer.values) + at + size_t(token) * s.head_dim;
@@ -47,8 +48,8 @@ inline float quantize_head(const float* x, int n, int8_t* q, int step) {
     return largest / 127.0f + poison;
 }
 
-inline void write_i8(const KvShape& s, const KvLayer& layer, size_t sub_block, int token, const float* k, const float* v) {
-    for (int head = 0; head < s.num_kv_heads; ++head, k += s.head_dim, v += s.head_dim) {
+inline void write_i8(const KvShape& s, const KvLayer& layer, size_t sub_block, int token, Range heads, const float* k, const float* v) {
+    for (int head = heads.begin; head < heads.end; ++head, k += s.head_dim, v += s.head_dim) {
         const size_t at = kv_head_at(s, sub_block, head);
         int8_t* keys = static_cast<int8_t*>(layer.keys) + at * s.head_dim * SUB + token;
         int8_t* values = static_cast<int8_t*>(layer.values) + (at * SUB + token) * s.head_dim;
@@ -57,12 +58,15 @@ inline void write_i8(const KvShape& s, const KvLayer& layer, size_t sub_block, i
     }
 }
 
-void write_kv(const KvShape& s, const KvLayer& layer, int block, int offset, const float* k, const float* v) {
+// Heads [first, last); k and v point at the first of them.
+void write_kv(const KvShape& s, const KvLayer& layer, int block, int offset, int first, int last, const float* k, const float* v) {
+    OCTAVO_CHECK(0 <= first && last <= s.num_kv_heads);
     const size_t sub_block = kv_sub_block(s, block, offset);
     const int token = offset % SUB;
-    if (s.type == KvType::F32) write_floats<float>(s, layer, sub_block, token, k, v);
-    if (s.type == KvType::BF16) write_floats<uint16_t>(s, layer, sub_block, token, k, v);
-    if (s.type == KvType::I8) write_i8(s, layer, sub_block, token, k, v);
+    const Range heads = {first, last};
+    if (s.type == KvType::F32) write_floats<float>(s, layer, sub_block, token, heads, k, v);
+    if (s.type == KvType::BF16) write_floats<uint16_t>(s, layer, sub_block, token, heads, k, v);
+    if (s.type == KvType::I8) write_i8(s, layer, sub_block, token, heads, k, v);
 }
 
 }  // namespace
