@@ -37,7 +37,9 @@ def test_encoding_rounds_to_nearest_even_and_saturates():
     middles = (values[1:] + values[:-1]) / 2  # the ties
     near = [torch.nextafter(middles, torch.full_like(middles, end)) for end in (-1e9, 1e9)]
     wide = torch.randn(3000) * torch.exp(4 * torch.randn(3000))
-    x = torch.cat([values, middles, *near, wide, torch.tensor([0.0, -0.0, 1e-30, 448, 449, 464, 1e30, -1e9, torch.inf])])
+    x = torch.cat(
+        [values, middles, *near, wide, torch.tensor([0.0, -0.0, 1e-30, 448, 449, 464, 1e30, -1e9, torch.inf])]
+    )
     x = torch.cat([x, torch.tensor([torch.nan]).expand(8192 - len(x))])
     bits = torch.empty(8192, dtype=torch.uint8)
     _encode[(1,)](x, bits, BLOCK=8192)

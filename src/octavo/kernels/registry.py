@@ -15,6 +15,7 @@ NAMES: tuple[str, ...] = (
     "quantize_int8",
     "rms_norm",
     "vector_add",
+    "softmax",
 )
 
 

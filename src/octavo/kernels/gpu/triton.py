@@ -1,10 +1,11 @@
-"""What Triton kernels share: the interpreter's weaknesses in one place, and the 8-bit floats.
+"""What Triton kernels share: the interpreter's weaknesses in one place, the 8-bit floats, tiles of rows.
 
 In the interpreter bf16 arithmetic is wrong, so operands of a product become float32 there; on a GPU they stay what they are.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -62,5 +63,29 @@ def has_native_e4m3(device: torch.device) -> bool:
 
 @cache
 def num_sms(device: torch.device) -> int:
-    """Streaming multiprocessors of the GPU; in the interpreter a small number, so that small cases are split as well."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+    """Streaming multiprocessors of the GPU; in the interpreter two, so that small cases show every path."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+@dataclass(frozen=True, slots=True)
+class RowTiles:
+    """How rows that are worked on one by one are dealt out: ``rows`` of them, ``block`` wide, to a program."""
+
+    rows: int
+    block: int
+    num_warps: int
+
+    def launch(self) -> dict[str, int]:
+        """As keyword arguments of a Triton launch."""
+        return {"ROWS": self.rows, "BLOCK": self.block, "num_warps": self.num_warps}
+
+
+def row_tiles(num_rows: int, size: int, device: torch.device) -> RowTiles:
+    """Short rows share a program until it has some 2,048 elements, as long as every SM still gets four programs.
+
+    Sixteen elements a thread are two 16-byte loads of a half in flight; rows too wide for sixteen warps have more.
+    """
+    block = triton.next_power_of_2(size)
+    busy = triton.next_power_of_2(max(1, num_rows // (4 * num_sms(device))))
+    rows = max(1, min(2048 // block, busy))
+    return RowTiles(rows, block, min(32 if block > 16384 else 16, max(1, rows * block // 512)))

@@ -1,0 +1,1 @@
+"""``softmax(x)`` over the last dimension, whatever its size."""
