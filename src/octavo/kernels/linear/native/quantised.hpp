@@ -12,9 +12,9 @@ namespace octavo::OCTAVO_ISA {
 namespace {
 namespace columns {
 
-constexpr int CHUNK_ROWS = 64;   // rows whose accumulators (4 KiB) stay in the nearest cache with ...
-constexpr int PANEL_GROUPS = 16;  // ... this much of a tile, unpacked (at most 12 KiB), and with their activations (512 B each)
-constexpr int MANY_ROWS = 24;      // from here on unpacking once pays
+constexpr int CHUNK_ROWS = 64;    // rows whose accumulators (4 KiB) stay in the nearest cache with ...
+constexpr int PANEL_GROUPS = 24;  // ... this much of a tile, unpacked (at most 18 KiB), and some rows' activations (768 B each)
+constexpr int MANY_ROWS = 16;     // from here on unpacking once pays
 constexpr int QUAD_BYTES = 4 * TILE;
 
 struct FormatU4 {
@@ -159,13 +159,14 @@ void tile_rows(const Matrix& w, const Activations& x, int row, int num_rows, int
     constexpr int ROWS = F::Dot::ROWS;
     const int num_blocks = (num_rows + ROWS - 1) / ROWS;
     for (int i = 0; i < num_rows * TILE; ++i) acc[i] = 0;
-    for (int group = 0; group < w.num_groups; group += Source::GROUPS) {
-        const int left = w.num_groups - group, num_groups = left < Source::GROUPS ? left : Source::GROUPS;
-        const Source panel(w, tile, group, num_groups);
+    const int num_panels = (w.num_groups + Source::GROUPS - 1) / Source::GROUPS;
+    for (int p = 0; p < num_panels; ++p) {
+        const Range groups = share(w.num_groups, num_panels, p);
+        const Source panel(w, tile, groups.begin, groups.end - groups.begin);
         for (int b = 0; b < num_blocks; ++b) {
             const Range rows = share(num_rows, num_blocks, b);
-            const Rows part(x, row + rows.begin, group, F::HALVES);
-            blocks(rows.end - rows.begin, panel, part, num_groups, acc + rows.begin * TILE);
+            const Rows part(x, row + rows.begin, groups.begin, F::HALVES);
+            blocks(rows.end - rows.begin, panel, part, groups.end - groups.begin, acc + rows.begin * TILE);
         }
     }
 }
