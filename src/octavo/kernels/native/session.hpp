@@ -8,7 +8,9 @@ namespace octavo {
 constexpr int ROW_CHUNK = 64;      // rows of the gated MLP that a thread works on at a time: its scratch stays in its L2
 constexpr int ATTENTION_ROWS = 64; // rows of one request that are one piece of attention work
 constexpr int NARROW_ROWS = 4;     // so few rows every thread norms and quantises for itself: dearer to wait for than to repeat
-constexpr int PIECES = 4;          // small pieces of each thread's share of a phase, for whoever is free
+// Of its share of a phase a thread keeps KEPT eighths; the rest goes in PIECES to whoever is free. Each piece costs an atomic
+// operation on a line that other cores hold: with few rows that is soon dearer than the wait it saves.
+constexpr int KEPT = 6, PIECES = 4, NARROW_KEPT = 7, NARROW_PIECES = 1;
 // Few requests with long contexts are split over the context instead, chunk by chunk: with these limits, which bound the room
 // for what the chunks yield.
 constexpr int SPLIT_ROWS = 8, SPLIT_CHUNKS = 512, SPLIT_PAIRS = 64;

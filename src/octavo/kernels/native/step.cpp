@@ -39,22 +39,23 @@ struct Worker {
     void barrier() const { s.pool->barrier(); }
     std::atomic<int>& ticket(int layer, Phase phase) const { return s.tickets[layer * PHASES + phase]; }
 
-    // work(begin, end) over n items in units, by whoever is free: most of its fair share first, then what is left of all shares in
-    // small pieces. A core that somebody else uses as well would otherwise hold up all the others at the next barrier.
+    // work(begin, end) over n items in units: most of this thread's fair share first, then what is left of all shares in small
+    // pieces, by whoever is free. A core that somebody else uses as well would otherwise hold up all the others at the next barrier.
     template <class Work>
     void divide(int n, int unit, std::atomic<int>& next, const Work& work) const {
         const Range mine = share(n, threads, thread, unit);
         const int kept = kept_end(mine, unit);
         if (mine.begin < kept) work(mine.begin, kept);
-        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < PIECES * threads;) {
+        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces() * threads;) {
             const Range theirs = share(n, threads, i % threads, unit);
             const int first = kept_end(theirs, unit);
-            const Range piece = share(theirs.end - first, PIECES, i / threads, unit);
+            const Range piece = share(theirs.end - first, pieces(), i / threads, unit);
             if (piece.begin < piece.end) work(first + piece.begin, first + piece.end);
         }
     }
+    int pieces() const { return s.narrow ? NARROW_PIECES : PIECES; }
     int kept_end(Range own, int unit) const {
-        return threads == 1 ? own.end : own.begin + (own.end - own.begin) * 3 / 4 / unit * unit;
+        return threads == 1 ? own.end : own.begin + (own.end - own.begin) * (s.narrow ? NARROW_KEPT : KEPT) / 8 / unit * unit;
     }
 
     void run() {
