@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from octavo.kernels.operation import Operation
 
 NAMES: tuple[str, ...] = (
+    "add_layer_norm",
+    "layer_norm",
+    "layer_norm_backward",
+    "add_rms_norm",
+    "rms_norm_backward",
     "matmul",
     "paged_attention",
     "quantize_fp8",

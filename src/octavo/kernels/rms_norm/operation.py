@@ -18,4 +18,5 @@ OPERATION = Operation(
         "triton": "octavo.kernels.rms_norm.triton:rms_norm",
     },
     by_device={"cpu": "torch", "cuda": "triton"},
+    backward="octavo.kernels.rms_norm.autograd:register",
 )

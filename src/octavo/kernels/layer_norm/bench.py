@@ -1,0 +1,15 @@
+"""The shapes of ``rms_norm``."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from octavo.kernels.rms_norm.bench import benchmarks
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+BENCHMARKS = benchmarks(("x", "weight", "bias"), 2, layer_norm)

@@ -1,0 +1,19 @@
+"""As ``layer_norm``; two tensors are read and one is written. The baseline runs forward as well: it has to keep something."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from octavo.kernels.layer_norm.bench import layer_norm
+from octavo.kernels.rms_norm.bench import benchmarks, derivatives
+
+
+def _eager(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, ...]:
+    inputs = {"x": x, "weight": weight, "bias": torch.zeros_like(weight)}
+    return derivatives(partial(layer_norm, eps=eps), inputs, (grad,))
+
+
+BENCHMARKS = benchmarks(("grad", "x", "weight"), 3, _eager, reach=0.85)

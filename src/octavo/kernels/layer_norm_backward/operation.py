@@ -1,0 +1,21 @@
+"""``K.layer_norm_backward(grad, x, weight, eps, grad_sum)`` -> derivatives by ``x``, ``weight``, bias; autograd calls it."""
+
+from __future__ import annotations
+
+from octavo.kernels.layer_norm.contract import check_backward, fake_backward
+from octavo.kernels.layer_norm.reference import layer_norm_backward_reference
+from octavo.kernels.operation import Operation
+
+OPERATION = Operation(
+    name="layer_norm_backward",
+    schema="(Tensor grad, Tensor x, Tensor weight, float eps=1e-5, Tensor? grad_sum=None) -> (Tensor, Tensor, Tensor)",
+    summary="derivatives of sum(grad * layer_norm(x)) + sum(grad_sum * x) by x, weight and bias",
+    check=check_backward,
+    fake=fake_backward,
+    reference=layer_norm_backward_reference,
+    backends={
+        "torch": "octavo.kernels.layer_norm.cpu:layer_norm_backward",
+        "triton": "octavo.kernels.layer_norm.triton:layer_norm_backward",
+    },
+    by_device={"cpu": "torch", "cuda": "triton"},
+)

@@ -1,0 +1,51 @@
+"""Derivatives through the registered operations, as training uses them, against float64 autograd of the references."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import octavo.kernels as K
+from octavo.kernels.registry import operation
+
+WITH_BACKWARD = {
+    "rms_norm": ("x", "weight"),
+    "add_rms_norm": ("x", "residual", "weight"),
+    "layer_norm": ("x", "weight", "bias"),
+    "add_layer_norm": ("x", "residual", "weight", "bias"),
+}
+
+
+def leaves(name):
+    torch.manual_seed(len(name))
+    return [
+        torch.randn(*((5,) if one in ("x", "residual") else ()), 24, requires_grad=True) for one in WITH_BACKWARD[name]
+    ]
+
+
+def weighted_sum(result):
+    """A scalar that weighs every element of every output differently."""
+    outputs = result if isinstance(result, tuple) else (result,)
+    return sum((one * torch.arange(one.numel()).reshape(one.shape).to(one.dtype).sin()).sum() for one in outputs)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", WITH_BACKWARD)
+def test_derivatives_are_those_of_the_reference(name, compiled):
+    inputs = leaves(name)
+    function = getattr(K, name)
+    if compiled:
+        torch._dynamo.reset()
+        function = torch.compile(lambda *given: getattr(K, name)(*given), fullgraph=True, backend="aot_eager")
+    got = torch.autograd.grad(weighted_sum(function(*inputs)), inputs)
+    doubles = [one.detach().double().requires_grad_() for one in inputs]
+    eps = 1e-6 if "rms" in name else 1e-5
+    wanted = torch.autograd.grad(weighted_sum(operation(name).reference(*doubles, eps=eps)), doubles)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_strided_derivative_is_taken():
+    x, weight = torch.randn(4, 8, requires_grad=True), torch.ones(8, requires_grad=True)
+    K.rms_norm(x, weight).t().sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
