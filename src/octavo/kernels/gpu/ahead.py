@@ -111,10 +111,14 @@ def resources(cubin: bytes) -> dict[str, Resources]:
 
 
 def entries(name: str) -> Iterator[tuple[str, int, Entry]]:
-    """Every entry of an operation: its module, its place in the module's ``AHEAD``, and itself."""
+    """Every entry in an operation's own folder: its module, its place in the module's ``AHEAD``, and itself.
+
+    A back end that lies in another operation's folder (``add_rms_norm``'s in ``rms_norm``) is compiled there.
+    """
     op = operation(name)
     paths = [*op.backends.values(), *filter(None, [op.backward])]
-    for module in dict.fromkeys(path.partition(":")[0] for path in paths):
+    modules = dict.fromkeys(path.partition(":")[0] for path in paths)
+    for module in (one for one in modules if f".{name}." in one):
         for place, entry in enumerate(getattr(import_module(module), "AHEAD", ())):
             yield module, place, entry
 
