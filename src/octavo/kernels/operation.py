@@ -104,7 +104,7 @@ class Benchmark:
     """One shape to time. ``moved_bytes`` and ``operations`` are what the task needs at least, not what a kernel spends.
 
     ``make(generator, device)``: as in ``Case``; the data is random, never zeros (a GPU runs faster on zeros).
-    ``baselines``: by name, functions of the same arguments.
+    ``baselines``: by name, functions of the same arguments, which they get by name.
     """
 
     name: str
@@ -128,6 +128,11 @@ class Step:
     change: str
     prediction: str
     backend: str
+
+
+def runs_on(backend: str) -> tuple[str, ...]:
+    """Device types of a back end, by its name: ``torch`` runs anywhere, ``native`` on CPUs, all others on NVIDIA GPUs."""
+    return {"torch": ("cpu", "cuda"), "native": ("cpu",)}.get(backend, ("cuda",))
 
 
 def results_of(arguments: Mapping[str, Any], returned: Any, schema: str) -> list[Tensor]:
