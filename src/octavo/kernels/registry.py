@@ -14,6 +14,8 @@ NAMES: tuple[str, ...] = (
     "layer_norm_backward",
     "add_rms_norm",
     "rms_norm_backward",
+    "fp8_gemm",
+    "int8_gemm",
     "matmul",
     "paged_attention",
     "quantize_fp8",

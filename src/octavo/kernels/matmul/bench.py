@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from octavo.kernels.matmul.cases import make
+from octavo.kernels.matmul.shapes import MANY_ROWS, layers
 from octavo.kernels.operation import Benchmark, Goal
 
 
@@ -24,8 +25,9 @@ def _benchmark(shape: tuple[int, int, int], dtype: torch.dtype, goal: float) -> 
 
 BENCHMARKS = (
     _benchmark((4096, 4096, 4096), torch.float32, 0.7),
-    _benchmark((4096, 4096, 4096), torch.bfloat16, 0.75),
     _benchmark((8192, 8192, 8192), torch.bfloat16, 0.85),
-    _benchmark((16, 4096, 14336), torch.bfloat16, 0.75),
-    _benchmark((4096, 4096, 14336), torch.bfloat16, 0.85),
+    *(
+        _benchmark((rows, inputs, outputs), torch.bfloat16, 0.85 if rows >= MANY_ROWS else 0.75)
+        for _, (rows, outputs, inputs) in layers()
+    ),
 )

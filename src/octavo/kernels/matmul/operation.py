@@ -15,6 +15,7 @@ OPERATION = Operation(
     reference=matmul_reference,
     backends={
         "torch": "octavo.kernels.matmul.cpu:matmul",
+        "triton": "octavo.kernels.matmul.triton:matmul",
     },
-    by_device={"cpu": "torch", "cuda": "torch"},
+    by_device={"cpu": "torch", "cuda": "triton"},
 )

@@ -1,0 +1,13 @@
+"""What is the right answer? In float64, where sums of int8 products are exact."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def int8_gemm_reference(
+    a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
+    """``a``: ``[M, K]``, ``b``: ``[N, K]`` -> float64 ``[M, N]``."""
+    return (a.double() @ b.double().T) * a_scale.double()[:, None] * b_scale.double()

@@ -1,0 +1,40 @@
+"""What the matrix products are timed on: a layer of Llama-3.1-8B, from one token to a long prompt, beside cuBLAS in bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAYERS: Mapping[str, tuple[int, int]] = {  # inputs, outputs
+    "qkv": (4096, 6144),
+    "o": (4096, 4096),
+    "gate_up": (4096, 28672),
+    "down": (14336, 4096),
+}
+ROWS = (1, 16, 64, 256, 1024, 4096)
+MANY_ROWS = 1024  # from here on the tensor cores are the limit
+
+
+def layers() -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """A name, and rows, outputs, inputs."""
+    for rows in ROWS:
+        for name, (inputs, outputs) in LAYERS.items():
+            yield f"{rows} rows, {name} {inputs}x{outputs}", (rows, outputs, inputs)
+
+
+def bf16_matmul(a: Tensor, b: Tensor, **_: Any) -> Tensor:
+    """``torch.mm`` on random bf16 matrices of the shapes of ``a`` ``[M, K]`` and ``b`` ``[N, K]``."""
+    x, weight = _in_bf16(a, b)
+    return torch.mm(x, weight.T)
+
+
+@lru_cache(maxsize=1)
+def _in_bf16(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Made at a benchmark's first call, which is not timed."""
+    generator = torch.Generator(a.device).manual_seed(0)
+    x, weight = (torch.randn(one.shape, generator=generator, device=one.device) for one in (a, b))
+    return x.bfloat16(), weight.bfloat16()
