@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.library import Library, register_autograd
 
+from octavo.kernels.library import public
+
 
 def register(name: str, library: Library) -> None:
     """For ``octavo::layer_norm``."""
@@ -25,10 +27,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    from octavo.kernels import layer_norm_backward
-
     x, weight = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias = layer_norm_backward(grad.contiguous(), x, weight, ctx.eps)
+    grad_x, grad_weight, grad_bias = public("layer_norm_backward")(grad.contiguous(), x, weight, ctx.eps)
     return grad_x, grad_weight, grad_bias if ctx.has_bias else None, None
 
 
@@ -39,10 +39,8 @@ def _keep_add(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 
 def _backward_add(ctx: Any, grad: Tensor, grad_sum: Tensor) -> tuple[Tensor | None, ...]:
-    from octavo.kernels import layer_norm_backward
-
     summed, weight = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias = layer_norm_backward(
+    grad_x, grad_weight, grad_bias = public("layer_norm_backward")(
         grad.contiguous(), summed, weight, ctx.eps, grad_sum.contiguous()
     )
     return grad_x, grad_x, grad_weight, grad_bias if ctx.has_bias else None, None

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.library import Library, register_autograd
 
+from octavo.kernels.library import public
+
 
 def register(name: str, library: Library) -> None:
     """For ``octavo::rms_norm``."""
@@ -24,10 +26,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    from octavo.kernels import rms_norm_backward
-
     x, weight = ctx.saved_tensors
-    return *rms_norm_backward(grad.contiguous(), x, weight, ctx.eps), None
+    return *public("rms_norm_backward")(grad.contiguous(), x, weight, ctx.eps), None
 
 
 def _keep_add(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -36,8 +36,6 @@ def _keep_add(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 
 def _backward_add(ctx: Any, grad: Tensor, grad_sum: Tensor) -> tuple[Tensor | None, ...]:
-    from octavo.kernels import rms_norm_backward
-
     summed, weight = ctx.saved_tensors
-    grad_x, grad_weight = rms_norm_backward(grad.contiguous(), summed, weight, ctx.eps, grad_sum.contiguous())
+    grad_x, grad_weight = public("rms_norm_backward")(grad.contiguous(), summed, weight, ctx.eps, grad_sum.contiguous())
     return grad_x, grad_x, grad_weight, None
