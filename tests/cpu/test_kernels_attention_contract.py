@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from octavo.kernels.paged_attention.cases import RAGGED
+from octavo.kernels.paged_attention.cases import DECODES, RAGGED
 from octavo.kernels.registry import operation
 
 
@@ -55,3 +55,15 @@ def test_an_fp8_cache_needs_a_scale_for_each_head():
         operation("paged_attention").check(**{**good, "value_scale": torch.ones(1)})
     with pytest.raises(TypeError, match="key_scale: a tensor is expected, not NoneType"):
         operation("paged_attention").check(**{**good, "key_scale": None})
+
+
+def test_with_fixed_pieces_a_row_does_not_depend_on_its_neighbours():
+    """Bit for bit, in Triton's decode: the same context alone and in a batch."""
+    paged_attention = operation("paged_attention").backend("triton")
+    batch = dict(replace(DECODES, split_tokens=64).make(torch.Generator().manual_seed(0), torch.device("cpu")))
+    together = paged_attention(**batch)
+    for row in range(3):
+        alone = {key: batch[key][row : row + 1].contiguous() for key in ("q", "context_lens", "block_tables")}
+        alone |= {"query_starts": torch.tensor([0, 1], dtype=torch.int32), "num_decodes": 1}
+        alone["max_context_len"] = int(alone["context_lens"])
+        assert torch.equal(paged_attention(**batch | alone)[0], together[row])

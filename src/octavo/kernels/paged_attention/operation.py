@@ -15,6 +15,9 @@ OPERATION = Operation(
     check=check,
     fake=fake,
     reference=paged_attention_reference,
-    backends={"torch": "octavo.kernels.paged_attention.cpu:paged_attention"},
-    by_device={"cpu": "torch", "cuda": "torch"},
+    backends={
+        "torch": "octavo.kernels.paged_attention.cpu:paged_attention",
+        "triton": "octavo.kernels.paged_attention.triton:paged_attention",
+    },
+    by_device={"cpu": "torch", "cuda": "triton"},
 )
