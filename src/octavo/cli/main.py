@@ -17,9 +17,9 @@ import typer
 from octavo import __version__
 from octavo.errors import ConfigError, InvalidRequestError, OctavoError
 
-COMMANDS = ("serve", "generate", "chat", "models", "bench", "schedule", "doctor")
+COMMANDS = ("serve", "generate", "chat", "models", "bench", "schedule", "kernels", "doctor")
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-GROUPS = (["models"], ["bench"], ["schedule"])  # named alone, they show what they hold
+GROUPS = (["models"], ["bench"], ["schedule"], ["kernels"])  # named alone, they show what they hold
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 

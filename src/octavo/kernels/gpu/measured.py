@@ -1,0 +1,63 @@
+"""What has been measured on GPUs, by operation: ``measured.json``, which ``scripts/gpu adopt`` writes from a run's results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).parent / "measured.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One operation on one GPU. ``fraction``: the best that any of its shapes reaches of the machine's limit; 0: not timed."""
+
+    gpu: str
+    date: str
+    commit: str
+    cases_passed: int
+    cases: int
+    fraction: float
+
+
+def measured(name: str, file: Path = FILE) -> tuple[Measured, ...]:
+    """Of every GPU that the operation has been run on."""
+    known: Mapping[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return tuple(
+        Measured(gpu, run["date"], run["commit"], **run["operations"][name])
+        for gpu, run in sorted(known.items())
+        if name in run["operations"]
+    )
+
+
+def adopt(summary: Mapping[str, Any], file: Path = FILE) -> None:
+    """Take over one run's ``summary.json``; other GPUs' entries stay."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    known[summary["environment"]["gpu"]] = {
+        "date": summary["environment"]["date"],
+        "commit": summary["environment"]["commit"],
+        "operations": summary["operations"],
+        "ladders": summary["ladders"],
+    }
+    file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def ladder(name: str, backend: str, file: Path = FILE) -> list[str]:
+    """One line for each GPU and shape that a step of the operation's ladder has been timed on."""
+    known: Mapping[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return [
+        f"{gpu}, {row['benchmark']}: {words_of(row['backends'][backend])}"
+        for gpu, run in sorted(known.items())
+        for row in run["ladders"].get(name, ())
+        if backend in row["backends"]
+    ]
+
+
+def words_of(reached: Mapping[str, Any]) -> str:
+    """``812 us, 169 TFLOP/s, 68 % of the limit``, and the hardware counters if there are any."""
+    rate = f"{reached['operations_per_s'] / 1e12:.3g} TFLOP/s, {reached['bytes_per_s'] / 1e9:.4g} GB/s"
+    counters = "".join(f"; {name} {value}" for name, value in reached.get("counters", {}).items())
+    return f"{1e6 * reached['timing']['median_s']:.4g} us, {rate}, {reached['fraction']:.0%} of the limit{counters}"

@@ -1,0 +1,88 @@
+"""``octavo kernels``: what it lists, checks, times and explains; errors are one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from octavo.cli.main import run
+from octavo.kernels.gpu import measured
+from octavo.kernels.gpu.benchmark import ladder_of
+from octavo.kernels.registry import NAMES
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+def test_list_knows_every_operation(capsys):
+    assert run(["kernels", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(NAMES)
+    for row in rows:
+        assert row["summary"] and row["serves"].keys() == {"cpu", "cuda"}
+        assert set(row["serves"].values()) <= row["backends"].keys()
+    assert run(["kernels", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in NAMES)
+
+
+def test_check_holds_an_operation_to_its_reference(capsys):
+    assert run(["kernels", "check", "rms_norm", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["device"] == "cpu" and {one["backend"] for one in said["outcomes"]} == {"torch", "triton"}
+    assert all(one["passed"] and one["error"] <= 1 for one in said["outcomes"])
+
+
+def test_bench_says_that_a_cpu_gives_no_gpu_figures(capsys, tmp_path):
+    figure = tmp_path / "roofline.svg"
+    assert run(["kernels", "bench", "rms_norm", "--tiny", "--figure", str(figure)]) == 0
+    said = capsys.readouterr().out
+    assert "no GPU figures" in said and "torch (serves)" in said and "to issue one small call" in said
+    assert "dry run" in figure.read_text()
+    assert run(["kernels", "bench", "rms_norm", "--tiny", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["limits"]["device"] == "cpu" and said["rows"][0]["backends"]["torch"]["timing"]["rounds"] >= 5
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if ladder_of(name)])
+def test_explain_prints_every_step(capsys, name):
+    assert run(["kernels", "explain", name]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for step in ladder_of(name):
+        assert " ".join(step.change.split()) in said and " ".join(step.prediction.split()) in said
+
+
+@no_gpu
+@pytest.mark.parametrize("command", [["check", "rms_norm", "--gpu"], ["bench", "--gpu"], ["tune"]])
+def test_without_a_gpu_one_line_says_so(capsys, command):
+    assert run(["kernels", *command]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: torch") and "finds no NVIDIA GPU" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["check", "bench", "explain"])
+def test_an_unknown_operation_gets_the_list(capsys, command):
+    assert run(["kernels", command, "no_such"]) == 2
+    said = capsys.readouterr().err
+    assert "unknown operation 'no_such'; known: " in said and "rms_norm" in said and said.count("\n") == 1
+
+
+def test_an_operation_without_a_ladder(capsys):
+    assert run(["kernels", "explain", "rms_norm"]) == 2
+    assert "rms_norm has no ladder; operations with one: " in capsys.readouterr().err
+
+
+def test_a_run_is_adopted_beside_those_of_other_gpus(tmp_path):
+    file = tmp_path / "measured.json"
+    timing = {"median_s": 1e-3, "low_s": 1e-3, "high_s": 1e-3, "rounds": 9}
+    reached = {"timing": timing, "bytes_per_s": 1e12, "operations_per_s": 2e12, "fraction": 0.5}
+    for gpu in ("A", "B"):
+        environment = {"gpu": gpu, "date": "2026-11-21", "commit": "abc"}
+        operations = {"matmul": {"cases_passed": 9, "cases": 9, "fraction": 0.5}}
+        ladders = {"matmul": [{"benchmark": "4096", "backends": {"naive": reached}}]}
+        measured.adopt({"environment": environment, "operations": operations, "ladders": ladders}, file)
+    assert [one.gpu for one in measured.measured("matmul", file)] == ["A", "B"]
+    assert measured.measured("rms_norm", file) == ()
+    assert measured.ladder("matmul", "naive", file)[0] == "A, 4096: 1000 us, 2 TFLOP/s, 1000 GB/s, 50% of the limit"
+    assert measured.ladder("matmul", "tiles", file) == []
