@@ -32,16 +32,19 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# The tests of one run are spread over the cores; more processes than this would only compete for memory.
+SPREAD := -n auto --maxprocesses 4 --dist worksteal
+
 # The quick half of the tests: nothing but this machine's CPU, no coverage.
 unit: native
-	$(BIN)/pytest tests/cpu
+	$(BIN)/pytest tests/cpu $(SPREAD)
 
 # The tests of the native kernels on a debug build: bounds checks, address and undefined-behaviour sanitizers.
 sanitize: native
-	$(BIN)/python tests/support/sanitize.py
+	$(BIN)/python tests/support/sanitize.py $(SPREAD)
 
 test: native lint sanitize
-	$(BIN)/pytest tests --cov --cov-report=term:skip-covered
+	$(BIN)/pytest tests $(SPREAD) --cov --cov-report=term:skip-covered
 
 bench-engine: setup
 	$(BIN)/python benchmarks/engine.py --out docs/results/engine

@@ -34,7 +34,7 @@ def run(program: Path, *arguments: object) -> None:
 def test_every_thread_sees_the_others_writes_and_sleepers_wake(program: Callable[..., Path]) -> None:
     built = program()
     for threads in (1, 2, 3, 5):  # more than the cores of a small machine: a barrier must not wait for its own waiter
-        run(built, threads, 2000)
+        run(built, threads, 1000)
 
 
 def test_the_thread_sanitizer_finds_no_race(program: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import pytest
 from helpers_scheduling import finish_step, make_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from octavo.scheduler.service import OUTPUT_WEIGHT
 from octavo.simulator.books import FairnessMeter
 from octavo.types import DEFAULT_CLASS, Request, ServiceClass
 
+pytestmark = pytest.mark.no_cover  # long walks through lines that other tests cover: counting would double their time
 URGENT = ServiceClass(name="urgent", ttft_s=2.0, tpot_s=1.0, max_wait_s=20.0)
 PATIENT = ServiceClass(name="patient", max_wait_s=30.0)
 BLOCK = 4

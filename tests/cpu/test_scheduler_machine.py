@@ -6,6 +6,7 @@ with the same tokens that it would get alone.
 
 from __future__ import annotations
 
+import pytest
 from helpers_scheduling import finish_step, make_request, make_scheduler, next_token
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -184,5 +185,6 @@ def alone(request: Request) -> list[int]:
     return copy.output_token_ids
 
 
-TestSchedulerMachine = SchedulerMachine.TestCase
+# Its thousand walks go through lines that other tests cover; counting them again would double its time.
+TestSchedulerMachine = pytest.mark.no_cover(SchedulerMachine.TestCase)
 TestSchedulerMachine.settings = settings(max_examples=1000, stateful_step_count=25, deadline=None)
