@@ -12,7 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from octavo.executor.sampling.choose import draw_tokens
+from octavo.executor.sampling.edits import edit
 from octavo.executor.sampling.history import History
+from octavo.executor.sampling.parameters import SamplingBatch
 from octavo.executor.sampling.sampler import Sampler
 from octavo.executor.sampling.truncation import Truncation
 from octavo.executor.sampling.uniform import request_seed, uniform
@@ -164,6 +166,9 @@ def test_edits_agree_with_the_reference(
     np.testing.assert_allclose(logits[1].numpy(), expected, rtol=1e-5, atol=1e-4)
     assert (logits[0].numpy() == base[0]).all()
     assert (logits[2].numpy() == base[2]).all()
+    batch = SamplingBatch.from_requests([plain[0], edited, plain[1]])
+    edit(base, batch, History().advance(batch.at(batch.penalised)), lambda array: array)
+    np.testing.assert_array_equal(base, logits.numpy(), "the same edits of a numpy array")
 
 
 def test_history_counted_step_by_step_equals_one_counted_anew() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny_models
+import torch
+from executor_reference import new_request
 from native_library import needs_native
 
 from octavo.executor.flat import flatten
 from octavo.executor.native_cache import NativeCache
+from octavo.executor.native_sampling import NativeSampler
 from octavo.executor.native_step import NativeStep, StepLimits, StepLogits
+from octavo.executor.sampling.sampler import Sampler
 from octavo.kernels.native import structs
 from octavo.models.load import load_packed
 from octavo.types import PlannedRequest, Request, SamplingParams
@@ -108,3 +112,59 @@ def test_rows_that_are_not_sound_say_so(step, poison):
     rows = np.array([row(0, 0.5), row(1, 0.5)], structs.SAMPLING_ROW)
     assert step.draw(rows)[0] == -1
     assert step.draw(rows)[1] >= 0
+
+
+EDITED: list[dict[str, object]] = [
+    {"temperature": 0.0, "frequency_penalty": 0.7, "logprobs": 4},
+    {"logit_bias": {3: 5.0, VOCAB - 1: 9.0}, "min_tokens": 90, "logprobs": 0},
+    {"top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3, "presence_penalty": 0.4},
+    {"temperature": 0.0},
+    {"temperature": 0.7, "top_k": 50},
+    {"temperature": 0.0, "logprobs": 20, "logit_bias": {7: -100.0}},
+    {"top_k": 9, "logprobs": 1, "repetition_penalty": 0.5, "min_tokens": 99, "frequency_penalty": -1.0},
+]
+
+
+@needs_native
+def test_edits_and_logprobs_are_those_of_the_torch_sampler(step):
+    rng = np.random.default_rng(8)
+    native, other, differ = NativeSampler(step, VOCAB), Sampler(), 0
+    requests = [
+        new_request(str(i), rng.integers(0, VOCAB, 60).tolist(), 40, frozenset({5, 6}), seed=i, **EDITED[i % 7])
+        for i in range(ROWS)
+    ]
+    for _ in range(6):  # texts grow, and with them what the penalties count
+        logits = np.round(rng.normal(0, 3, (ROWS, VOCAB)) * 4).astype(np.float32) / 4  # many equals
+        got = native.sample(with_logits(step, logits), requests)
+        wanted = other.sample(torch.tensor(logits), requests)
+        for request in requests:
+            ours, theirs = got[request.request_id], wanted[request.request_id]
+            assert ours.error is None and (ours.logprobs is None) == (theirs.logprobs is None)
+            if ours.token_ids != theirs.token_ids:  # a random number next to a border
+                differ += 1
+            elif ours.logprobs is not None and theirs.logprobs is not None:
+                assert ours.logprobs[0].logprob == pytest.approx(theirs.logprobs[0].logprob, abs=1e-5)
+                assert [token for token, _ in ours.logprobs[0].top] == [token for token, _ in theirs.logprobs[0].top]
+                np.testing.assert_allclose(*([p for _, p in e.logprobs[0].top] for e in (ours, theirs)), atol=1e-5)
+            request.token_ids.append(ours.token_ids[0])
+    assert differ <= 1
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("poison", "words"),
+    [(np.nan, f"1 of {VOCAB} are NaN or infinite"), (np.inf, f"1 of {VOCAB}"), (-np.inf, "no token is left")],
+)
+@pytest.mark.parametrize("params", EDITED, ids=str)
+def test_a_broken_row_fails_alone(step, poison, words, params):
+    logits = np.random.default_rng(0).normal(0, 2, (4, VOCAB)).astype(np.float32)
+    requests = [new_request(str(i), [1, 2], seed=i, **params) for i in range(4)]
+    expected = NativeSampler(step, VOCAB).sample(with_logits(step, logits), requests)
+    logits[2, slice(None) if poison == -np.inf else 5] = poison
+    result = with_logits(step, logits)
+    if not np.isfinite(logits[2]).all():
+        result.tokens[2] = -1  # as a step leaves it
+    samples = NativeSampler(step, VOCAB).sample(result, requests)
+    assert words in samples["2"].error and samples["2"].token_ids == ()
+    for name in ("0", "1", "3"):
+        assert samples[name] == expected[name]

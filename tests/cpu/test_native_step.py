@@ -9,8 +9,9 @@ import gguf_files
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from gguf.constants import GGMLQuantizationType as Q
-from native_library import isas
+from native_library import isas, needs_native
 from test_models_vs_transformers import expected, prompts
 
 from octavo.executor.flat import flatten
@@ -125,13 +126,45 @@ def test_broken_batches_are_refused(pair):
         paged.step.forward(flat)
 
 
-def test_a_gguf_model_needs_no_torch(tmp_path):
-    """The native path must not pay for torch: neither its seconds nor its memory."""
-    path = gguf_files.write_model(tmp_path / "model.gguf", Q.Q4_1)
-    program = (
-        "import sys; from pathlib import Path; from octavo.config import EngineConfig; "
-        "from octavo.engine.build import build_engine; "
-        f"built = build_engine(EngineConfig(num_blocks=8), 'm', Path({str(path)!r}), frozenset()); "
-        "assert built.resolution.config.executor == 'native', built.resolution; sys.exit('torch' in sys.modules)"
+SERVE_EVERYTHING = """
+import sys
+from pathlib import Path
+
+from octavo.config import EngineConfig
+from octavo.engine.build import build_engine
+from octavo.types import FinishReason, SamplingParams, Submission
+
+built = build_engine(EngineConfig(num_blocks=32, num_draft_tokens=2), "m", Path(sys.argv[1]), frozenset())
+assert built.resolution.config.executor == "native", built.resolution
+wanted = [
+    {},
+    {"temperature": 0.0},
+    {"top_p": 0.9, "top_k": 20, "min_p": 0.01, "seed": 3},
+    {"temperature": 0.0, "logprobs": 3, "frequency_penalty": 0.5},
+    {"logprobs": 0, "repetition_penalty": 1.2, "presence_penalty": 0.1, "logit_bias": {5: -1.0}, "min_tokens": 2},
+]
+for i, params in enumerate(wanted):
+    given = SamplingParams(max_tokens=4, ignore_eos=True, **params)
+    built.engine.submit(Submission(request_id=str(i), prompt_token_ids=[1, 2, 3], params=given, arrival_s=0.0))
+ends = []
+while built.engine.has_work:
+    ends += [event.finish_reason for event in built.engine.step().events if event.finish_reason]
+assert ends == [FinishReason.LENGTH] * len(wanted), ends
+sys.exit("torch" in sys.modules)
+"""
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ["gguf", "bfloat16", "float16"])
+def test_serving_needs_no_torch(tmp_path, kind):
+    """The native path must not pay for torch: neither its seconds nor its memory, whatever is asked for."""
+    path = tmp_path / "model.gguf"
+    if kind == "gguf":
+        gguf_files.write_model(path, Q.Q4_1)
+    else:
+        path = tmp_path / "model"
+        tiny_models.write(path, tiny_models.llama(), dtype=getattr(torch, kind))
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE_EVERYTHING, str(path)], check=False, capture_output=True, text=True
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert done.returncode == 0, done.stderr

@@ -73,10 +73,12 @@ VARIANTS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
 }
 
 
-def write(folder: Path, config: transformers.PretrainedConfig, **kw: Any) -> transformers.PreTrainedModel:
+def write(
+    folder: Path, config: transformers.PretrainedConfig, dtype: torch.dtype = torch.float32, **kw: Any
+) -> transformers.PreTrainedModel:
     """Save a random model; norms, biases and logits are spread out so that mistakes in them show."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:

@@ -17,11 +17,14 @@ QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Ans
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[openai.OpenAI]:
-    with (
-        ServerProcess(DEFAULT_MODEL, start_timeout_s=250.0) as server,
-        openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=200) as client,
-    ):
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess(DEFAULT_MODEL, start_timeout_s=250.0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=200) as client:
         yield client
 
 

@@ -1,24 +1,24 @@
-"""Tokens from the native step's logits: the largest, or one drawn by the native kernels; torch's sampler for everything else.
+"""Tokens from the native step's logits: the largest, or one drawn by the native kernels. No torch.
 
-Everything else is logit_bias, penalties, min_tokens and log-probabilities. torch is imported when a request first asks for one.
+What a request wants changed first (logit_bias, min_tokens, penalties) is changed where the rows lie; its log-probabilities are
+those of a copy from before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.executor.native_step import NativeStep, StepLogits
-from octavo.executor.sampling.parameters import GREEDY_BELOW, is_unedited
+from octavo.executor.sampling.edits import edit
+from octavo.executor.sampling.history import History
+from octavo.executor.sampling.logprobs import token_logprobs
+from octavo.executor.sampling.parameters import GREEDY_BELOW, SamplingBatch, is_unedited, unsound
 from octavo.executor.sampling.uniform import request_seed, uniform
 from octavo.kernels.native.structs import SAMPLING_ROW
 from octavo.types import Request, Sample
-
-if TYPE_CHECKING:
-    from octavo.executor.sampling.sampler import Sampler
 
 NO_TOP_K = 2**31 - 1
 
@@ -28,7 +28,7 @@ class NativeSampler:
 
     def __init__(self, step: NativeStep, vocab_size: int) -> None:
         self._step, self._vocab_size = step, vocab_size
-        self._torch: Sampler | None = None
+        self._history = History()
 
     def sample(
         self, result: StepLogits, requests: Sequence[Request], drafts: Sequence[tuple[int, ...]] | None = None
@@ -49,7 +49,7 @@ class NativeSampler:
             else:
                 rest.append((row, request))
             row += len(draft) + 1
-        return samples | self._with_torch(result, rest) if rest else samples
+        return samples | self._edited(result, rest) if rest else samples
 
     def _tokens(self, result: StepLogits, owners: Sequence[tuple[Request, int]]) -> list[int]:
         """The largest of each row, or one that is drawn; -1 where there is none."""
@@ -65,17 +65,39 @@ class NativeSampler:
                 tokens[row] = token
         return tokens
 
-    def _with_torch(self, result: StepLogits, rest: Sequence[tuple[int, Request]]) -> dict[str, Sample]:
+    def _edited(self, result: StepLogits, rest: Sequence[tuple[int, Request]]) -> dict[str, Sample]:
         """Also for rows without a sound token: its messages say what is wrong with them."""
-        import torch
+        rows = [row for row, _ in rest]
+        batch = SamplingBatch.from_requests([request for _, request in rest])
+        logits = result.logits[rows, : self._vocab_size]  # a copy
+        raw = logits[batch.with_logprobs]
+        edit(logits, batch, self._history.advance(batch.at(batch.penalised)), lambda array: array)
+        greedy = logits.argmax(-1)  # of a row with a NaN: that
+        sound = np.isfinite(logits[np.arange(len(rows)), greedy])
+        result.logits[rows, : self._vocab_size] = logits
+        result.tokens[rows] = np.where(sound, greedy, -1)
+        tokens = self._drawn(result, rows, batch, sound)
+        samples = {
+            request.request_id: Sample((token,)) if token >= 0 else Sample((), error=_why(logits[i]))
+            for i, (request, token) in enumerate(zip(batch.requests, tokens.tolist(), strict=True))
+        }
+        keep = [place for place, i in enumerate(batch.with_logprobs) if tokens[i] >= 0]
+        wanted = [batch.with_logprobs[place] for place in keep]
+        made = token_logprobs(raw[keep], tokens[wanted], batch.num_top(wanted)) if wanted else []
+        for request, entry in zip(batch.at(wanted), made, strict=True):
+            samples[request.request_id] = Sample((entry.token_id,), (entry,))
+        return samples
 
-        if self._torch is None:
-            from octavo.executor.sampling.sampler import Sampler
-
-            self._torch = Sampler()
-        logits = torch.from_numpy(result.logits[[row for row, _ in rest], : self._vocab_size])
-        with torch.inference_mode():
-            return self._torch.sample(logits, [request for _, request in rest])
+    def _drawn(
+        self, result: StepLogits, rows: Sequence[int], batch: SamplingBatch, sound: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """The token of each of ``rows``: ``result.tokens``, those of the sound rows that draw at random put in."""
+        tokens = result.tokens[rows].astype(np.int64)
+        use = batch.drawn[sound[batch.drawn]]
+        if len(use):
+            owners = [(batch.requests[i], 0) for i in use]
+            tokens[use] = self._step.draw(_rows([rows[i] for i in use], owners))
+        return tokens
 
 
 def verified(tokens: Sequence[int], draft: tuple[int, ...]) -> tuple[int, ...]:
@@ -96,3 +118,7 @@ def _rows(rows: list[int], owners: Sequence[tuple[Request, int]]) -> NDArray[np.
     made["min_p"] = [request.params.min_p for request, _ in owners]
     made["top_k"] = [k if 0 < (k := request.params.top_k) < NO_TOP_K else NO_TOP_K for request, _ in owners]
     return made
+
+
+def _why(row: NDArray[np.float32]) -> str:
+    return unsound(row[row.argmax()], int((~np.isfinite(row)).sum()), len(row))

@@ -57,6 +57,10 @@ class SamplingBatch:
     def at(self, rows: Sequence[int]) -> list[Request]:
         return [self.requests[row] for row in rows]
 
+    def num_top(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """How many rivals each request wants the log-probabilities of."""
+        return np.array([request.params.logprobs or 0 for request in self.at(rows)], dtype=np.int64)
+
 
 def is_unedited(request: Request) -> bool:
     """Whether the request takes the model's logits as they are and wants nothing but a token."""
@@ -70,3 +74,10 @@ def _is_unfinished(request: Request) -> bool:
 
 def _has_penalty(p: SamplingParams) -> bool:
     return p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+
+
+def unsound(peak: np.float32, num_bad: int, vocab_size: int) -> str:
+    """Why a row of logits has no token: ``peak`` is its largest, ``num_bad`` of them are not finite."""
+    if np.isneginf(peak):
+        return "no token is left to choose: the model, logit_bias and min_tokens put every logit to -inf"
+    return f"the model's logits are not finite: {num_bad} of {vocab_size} are NaN or infinite"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo.executor.sampling.choose import draw_tokens
-from octavo.executor.sampling.edits import add_logit_bias, apply_penalties, mask_stop_ids
+from octavo.executor.sampling.edits import edit
 from octavo.executor.sampling.history import History
-from octavo.executor.sampling.logprobs import token_logprobs
-from octavo.executor.sampling.parameters import SamplingBatch
+from octavo.executor.sampling.logprobs import Rivals, entries
+from octavo.executor.sampling.parameters import SamplingBatch, unsound
 from octavo.executor.sampling.truncation import Truncation
-from octavo.types import Request, Sample
+from octavo.types import Request, Sample, TokenLogprobs
 
 SLICE = 16  # rows drawn at a time on the CPU: a few megabytes, which stay in its cache
 
@@ -33,32 +34,22 @@ class Sampler:
         """
         batch = SamplingBatch.from_requests(requests)
         raw = logits[batch.with_logprobs] if batch.with_logprobs else None
-        self._edit(logits, batch)
+        edit(logits, batch, self._history.advance(batch.at(batch.penalised)), lambda a: _tensor(a, logits.device))
         greedy, peaks = _argmax(logits)
         sound = np.isfinite(peaks)
         tokens = _draw_rows(logits, batch, greedy, torch.from_numpy(peaks).to(logits.device), sound)
 
         samples = {
-            request.request_id: Sample((token,)) if ok else Sample((), error=_unsound(logits[row], peaks[row]))
+            request.request_id: Sample((token,)) if ok else Sample((), error=_why(logits[row], peaks[row]))
             for row, (request, token, ok) in enumerate(zip(requests, tokens.tolist(), sound.tolist(), strict=True))
         }
         if raw is not None:
             keep = [place for place, row in enumerate(batch.with_logprobs) if sound[row]]
             rows = [batch.with_logprobs[place] for place in keep]
-            num_top = np.array([request.params.logprobs or 0 for request in batch.at(rows)], dtype=np.int64)
-            entries = token_logprobs(raw if len(keep) == len(raw) else raw[keep], tokens[rows], num_top)
-            for request, entry in zip(batch.at(rows), entries, strict=True):
+            made = token_logprobs(raw if len(keep) == len(raw) else raw[keep], tokens[rows], batch.num_top(rows))
+            for request, entry in zip(batch.at(rows), made, strict=True):
                 samples[request.request_id] = Sample((entry.token_id,), (entry,))
         return samples
-
-    def _edit(self, logits: Tensor, batch: SamplingBatch) -> None:
-        if batch.biased:
-            add_logit_bias(logits, batch.biased, batch.at(batch.biased))
-        if batch.unfinished:
-            mask_stop_ids(logits, batch.unfinished, batch.at(batch.unfinished))
-        counts = self._history.advance(batch.at(batch.penalised))
-        if counts:
-            apply_penalties(logits, batch.penalised, counts)
 
 
 def _argmax(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -86,8 +77,8 @@ def _draw_rows(
 
 
 def _draw_slice(logits: Tensor, batch: SamplingBatch, peaks: Tensor, part: NDArray[np.int64]) -> Tensor:
-    def tensor(array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array[part]).to(logits.device)
+    def tensor(array: NDArray[Any]) -> Tensor:
+        return _tensor(array[part], logits.device)
 
     rows = tensor(batch.drawn)
     temperature = tensor(batch.temperature).to(torch.float32)
@@ -96,8 +87,23 @@ def _draw_slice(logits: Tensor, batch: SamplingBatch, peaks: Tensor, part: NDArr
     return draw_tokens(scaled, truncation, tensor(batch.uniform))
 
 
-def _unsound(row: Tensor, peak: np.float32) -> str:
-    if np.isneginf(peak):
-        return "no token is left to choose: the model, logit_bias and min_tokens put every logit to -inf"
-    num_bad = int((~torch.isfinite(row)).sum())
-    return f"the model's logits are not finite: {num_bad} of {len(row)} are NaN or infinite"
+def token_logprobs(logits: Tensor, chosen: NDArray[np.int64], num_top: NDArray[np.int64]) -> list[TokenLogprobs]:
+    """What ``logprobs.token_logprobs`` gives, worked out where the logits ``[R, V]`` are."""
+    log_z = torch.logsumexp(logits, -1, keepdim=True)
+    picked = (logits.gather(1, _tensor(chosen, logits.device)[:, None]) - log_z)[:, 0].tolist()
+    width = min(int(num_top.max(initial=0)), logits.shape[1])
+    rivals = Rivals.none()
+    if width:
+        last = _tensor(np.clip(num_top, 1, width) - 1, logits.device)[:, None]
+        rows, ids = (logits >= logits.topk(width).values.gather(1, last)).nonzero(as_tuple=True)
+        values = (logits[rows, ids] - log_z[rows, 0]).cpu().numpy()
+        rivals = Rivals(rows.cpu().numpy(), ids.cpu().numpy(), values)
+    return entries(chosen, picked, rivals, num_top)
+
+
+def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+def _why(row: Tensor, peak: np.float32) -> str:
+    return unsound(peak, int((~torch.isfinite(row)).sum()), len(row))
