@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -50,3 +52,21 @@ def test_it_continues_text_and_scores_it(client: openai.OpenAI) -> None:
     for logprob, top in zip(choice.logprobs.token_logprobs or [], choice.logprobs.top_logprobs or [], strict=True):
         assert len(top) == 3
         assert logprob == max(top.values()) <= 0.0  # greedy takes the likeliest
+
+
+def test_native_kernels_never_pay_for_torch(server: ServerProcess, client: openai.OpenAI) -> None:
+    """Whatever was asked for, and both processes together stay within what the weights and 250 MB allow."""
+    if "by native kernels" not in server.output:
+        pytest.skip("another executor serves here")
+    client.completions.create(
+        model=DEFAULT_MODEL, prompt="One, two,", max_tokens=4, logprobs=2, frequency_penalty=0.5, top_p=0.9, seed=1
+    )
+    peak_bytes = 0
+    for pid in (server.process.pid, server.engine_pid()):
+        process = Path("/proc") / str(pid)
+        assert "libtorch" not in (process / "maps").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+        assert found is not None
+        peak_bytes += int(found[1]) << 10
+    weight_bytes = server.get("/v1/models").json()["data"][0]["weight_bytes"]
+    assert peak_bytes <= 1.3 * weight_bytes + 250e6

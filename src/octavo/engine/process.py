@@ -43,6 +43,8 @@ EXIT_FAILED = 1
 EXIT_ORPHANED = 3
 RECEIVE_BYTES = 256 << 10
 MAX_UNSENT_BYTES = 8 << 20
+AHEAD_NATIVE = ("octavo.executor.native_executor", "octavo.models.packed_cache")
+AHEAD_TORCH = ("octavo.executor.torch_executor", "octavo.models.assemble")
 _PR_SET_PDEATHSIG = 1
 
 _log = logging.getLogger("octavo.engine.process")  # not __name__: this module is run as __main__
@@ -179,13 +181,15 @@ def run_process(arguments: list[str], build: Build) -> int:
 
 
 def import_ahead() -> None:
-    """What every real model needs, before it is known which one: most of the time from start to ready is this."""
-    for name in (
-        "octavo.engine.build",
-        "octavo.executor.torch_executor",
-        "octavo.models.assemble",
-        "octavo.models.gguf",
-    ):
+    """What most models need, before it is known which one: most of the time from start to ready is this.
+
+    Where the native kernels will serve, torch is not imported: it would cost more memory than a small model.
+    """
+    from octavo.hardware import find_gpus
+    from octavo.kernels.native import library
+
+    is_native = library.best_isa() and not find_gpus()
+    for name in (*(AHEAD_NATIVE if is_native else AHEAD_TORCH), "octavo.engine.build", "octavo.models.gguf"):
         importlib.import_module(name)
 
 

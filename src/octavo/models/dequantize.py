@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from gguf.constants import GGMLQuantizationType
-from gguf.quants import dequantize
 
 from octavo.errors import WeightFormatError
 from octavo.gguf_file import TENSOR_TYPES, TensorInfo
@@ -66,11 +64,20 @@ def _fill_chunk(info: TensorInfo, read: ReadBytes, flat: np.ndarray, start: int)
         if info.type_name in _NIBBLE_LAYOUTS:
             values = _nibble_blocks(raw.reshape(-1, block_bytes), *_NIBBLE_LAYOUTS[info.type_name])
         else:  # one row, because the library cuts rows into groups of 16: far below the best chunk for narrow tensors
-            values = dequantize(raw.reshape(1, -1), GGMLQuantizationType(info.type_id)).reshape(-1)
+            values = _library_dequantize(raw.reshape(1, -1), info.type_id).reshape(-1)
         sound = bool(np.isfinite(values.min()) and np.isfinite(values.max()))
     if not sound:
         raise WeightFormatError(f"tensor {info.name!r} holds values that are not finite: the file is corrupt")
     flat[start:end] = values
+
+
+def _library_dequantize(rows: np.ndarray, type_id: int) -> np.ndarray:
+    """By the ``gguf`` library, which is imported when it is needed: whoever maps a packed model never pays for it."""
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    values: np.ndarray = dequantize(rows, GGMLQuantizationType(type_id))
+    return values
 
 
 def _nibble_blocks(blocks: np.ndarray, has_offset: bool, has_fifth_bit: bool) -> np.ndarray:
