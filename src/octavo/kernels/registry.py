@@ -20,6 +20,7 @@ NAMES: tuple[str, ...] = (
     "paged_attention",
     "quantize_fp8",
     "quantize_int8",
+    "reduce",
     "rms_norm",
     "vector_add",
     "softmax",

@@ -26,12 +26,11 @@ FLAGS = ("-std=c++20", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-Wall
 _DEFINED = "-DOCTAVO_EMULATED"
 NUM_MULTIPROCESSORS = 3  # of the machine that is played: few, so that a persistent kernel takes several tiles in turn
 
-_PROGRAM = """
-#include "{source}"
-static void octavo_body(const unsigned char* arguments) {{ emulated::call({entry}, arguments); }}
+_ENTRY = """
+static void body_{entry}(const unsigned char* arguments) {{ emulated::call({entry}, arguments); }}
 extern "C" __attribute__((visibility("default")))
-const char* octavo_emulate(const unsigned char* arguments, const unsigned* sizes, size_t shared_bytes, uint64_t seed) {{
-  emulated::block.body = octavo_body;
+const char* emulate_{entry}(const unsigned char* arguments, const unsigned* sizes, size_t shared_bytes, uint64_t seed) {{
+  emulated::block.body = body_{entry};
   emulated::block.arguments = arguments;
   return emulated::run_grid(sizes, shared_bytes, seed);
 }}
@@ -58,22 +57,30 @@ def tensor_map(matrix: Tensor, box: tuple[int, int]) -> bytes:
 
 @cache
 def _function(source: CudaSource) -> Any:
+    # PyDLL: one launch at a time, the block that runs is the library's state
+    function = getattr(ctypes.PyDLL(str(_library(source))), f"emulate_{source.entry}")
+    function.restype = ctypes.c_char_p
+    return function
+
+
+def _library(source: CudaSource) -> Path:
+    """All entries of the file, as a shared library in the cache."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise KernelError("CUDA kernels on CPU tensors need a C++ compiler (c++, g++ or clang++) on the path")
     words = (*FLAGS, _DEFINED, *source.macros(), f"-I{HEADERS}", f"-I{source.path.parent}")
-    file = cache_folder() / "kernels" / "emulated" / f"{source.entry}-{source.text_hash(compiler, *words, _PROGRAM)}.so"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            program, made = Path(folder) / "program.cpp", Path(folder) / "program.so"
-            program.write_text(_PROGRAM.format(source=source.path, entry=source.entry))
-            done = subprocess.run(  # noqa: S603
-                [compiler, *words, str(program), "-o", str(made)], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise KernelError(f"{source.path.name} does not compile for the emulator:\n{done.stderr}")
-            made.replace(file)
-    function = ctypes.PyDLL(str(file)).octavo_emulate  # PyDLL: one at a time, its state is the library's
-    function.restype = ctypes.c_char_p
-    return function
+    file = cache_folder() / "kernels" / "emulated" / f"{source.path.stem}-{source.text_hash(compiler, *words, _ENTRY)}.so"
+    if file.exists():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = f'#include "{source.path}"\n' + "".join(_ENTRY.format(entry=entry) for entry in source.entries())
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        program, made = Path(folder) / "program.cpp", Path(folder) / "program.so"
+        program.write_text(text)
+        done = subprocess.run(  # noqa: S603
+            [compiler, *words, str(program), "-o", str(made)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise KernelError(f"{source.path.name} does not compile for the emulator:\n{done.stderr}")
+        made.replace(file)
+    return file

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import tempfile
@@ -29,7 +30,7 @@ _ELF = b"\x7fELF"
 
 @dataclass(frozen=True, slots=True)
 class CudaSource:
-    """One entry point (``extern "C"``) of a ``.cu`` file under one set of macros: what is compiled into one cubin.
+    """One entry point (``extern "C"``) of a ``.cu`` file under one set of macros. All entries of the file share the cubin.
 
     ``parameters``: the entry's, one letter each: ``P`` pointer, ``i`` int, ``q`` int64_t, ``f`` float, ``T`` tensor map
     (those come first). ``threads`` of a block is the macro ``THREADS``. ``shared_bytes``: dynamic shared memory.
@@ -48,12 +49,16 @@ class CudaSource:
         """As compiler options."""
         return tuple(f"-D{name}={value}" for name, value in (*self.defines, ("THREADS", self.threads)))
 
+    def entries(self) -> list[str]:
+        """All that the file has."""
+        return re.findall(r'extern "C" __global__ void\s+(?:__\w+__\([^)]*\)\s*)*(\w+)\(', self.path.read_text())
+
     def text_hash(self, *more: str) -> str:
-        """Of the file, all headers that it can include, the macros and ``more``."""
+        """Of what is compiled: the file, all headers that it can include, the macros and ``more``."""
         digest = hashlib.sha256()
         for path in (self.path, *sorted(self.path.parent.glob("*.cuh")), *sorted(HEADERS.iterdir())):
             digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-        digest.update("\n".join((self.entry, *self.macros(), *more)).encode())
+        digest.update("\n".join((*self.macros(), *more)).encode())
         return digest.hexdigest()[:24]
 
 
@@ -62,7 +67,7 @@ def cubin(source: CudaSource, architecture: int) -> bytes:
     target = f"sm_{architecture}{source.suffix}"
     compiler = _compiler()
     key = source.text_hash(target, *OPTIONS, compiler.version)
-    file = cache_folder() / "kernels" / "cubin" / f"{source.entry}-{target}-{key}.cubin"
+    file = cache_folder() / "kernels" / "cubin" / f"{source.path.stem}-{target}-{key}.cubin"
     if (found := _read(file)) is not None:
         return found
     try:
