@@ -69,7 +69,9 @@ def _library(source: CudaSource) -> Path:
     if compiler is None:
         raise KernelError("CUDA kernels on CPU tensors need a C++ compiler (c++, g++ or clang++) on the path")
     words = (*FLAGS, _DEFINED, *source.macros(), f"-I{HEADERS}", f"-I{source.path.parent}")
-    file = cache_folder() / "kernels" / "emulated" / f"{source.path.stem}-{source.text_hash(compiler, *words, _ENTRY)}.so"
+    file = (
+        cache_folder() / "kernels" / "emulated" / f"{source.path.stem}-{source.text_hash(compiler, *words, _ENTRY)}.so"
+    )
     if file.exists():
         return file
     file.parent.mkdir(parents=True, exist_ok=True)

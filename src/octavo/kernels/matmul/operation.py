@@ -16,6 +16,14 @@ OPERATION = Operation(
     backends={
         "torch": "octavo.kernels.matmul.cpu:matmul",
         "triton": "octavo.kernels.matmul.triton:matmul",
+        "cuda_naive": "octavo.kernels.matmul.cuda:naive",
+        "cuda_coalesced": "octavo.kernels.matmul.cuda:coalesced",
+        "cuda_shared": "octavo.kernels.matmul.cuda:shared",
+        "cuda_register": "octavo.kernels.matmul.cuda:register",
+        "cuda_vector": "octavo.kernels.matmul.cuda:vector",
+        "cuda_warp": "octavo.kernels.matmul.cuda:warp",
+        "cuda_mma": "octavo.kernels.matmul.cuda:mma",
+        "cuda_wgmma": "octavo.kernels.matmul.cuda:wgmma",
     },
     by_device={"cpu": "torch", "cuda": "triton"},
 )

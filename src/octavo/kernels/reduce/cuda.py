@@ -105,7 +105,16 @@ def _empty(x: Tensor, last: bool) -> Tensor:
 AHEAD = (
     *(
         CudaAhead(f"{entry} bfloat16", source(entry, torch.bfloat16))
-        for entry in ("reduce_interleaved", "reduce_sequential", "reduce_strided", "reduce_shuffle", "reduce_short_rows")
+        for entry in (
+            "reduce_interleaved",
+            "reduce_sequential",
+            "reduce_strided",
+            "reduce_shuffle",
+            "reduce_short_rows",
+        )
     ),
-    *(CudaAhead(f"reduce_packs {type_name(dtype)}", source("reduce_packs", dtype)) for dtype in (torch.bfloat16, torch.float32)),
+    *(
+        CudaAhead(f"reduce_packs {type_name(dtype)}", source("reduce_packs", dtype))
+        for dtype in (torch.bfloat16, torch.float32)
+    ),
 )

@@ -1,0 +1,22 @@
+// What happens to a sum before it is written: bias and activation (fused_gemm), or nothing (matmul).
+#pragma once
+#include "octavo.cuh"
+
+// Two neighbouring elements of a row. `even`: N is even, so both exist and their address is a multiple of 4 bytes.
+template <bool EVEN>
+DEVICE void finish(T* __restrict__ out, const T* __restrict__ bias, int N, int row, int column, float first, float second) {
+  bool both = EVEN || column + 1 < N;
+  if (BIAS) {
+    first += to_float(bias[column]);
+    if (both) second += to_float(bias[column + 1]);
+  }
+  T* to = out + static_cast<int64_t>(row) * N + column;
+  first = activate<ACTIVATION>(first);
+  second = activate<ACTIVATION>(second);
+  if constexpr (EVEN) {
+    *reinterpret_cast<uint32_t*>(to) = pack_pair(first, second, T{});
+  } else {
+    to[0] = from_float<T>(first);
+    if (both) to[1] = from_float<T>(second);
+  }
+}

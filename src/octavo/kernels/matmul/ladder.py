@@ -1,0 +1,68 @@
+"""From three nested loops to Hopper's tensor cores: 4096 x 4096 x 4096, predicted for an H200 before any measurement.
+
+The limits: 2 * 4096^3 = 1.37e11 operations. float32: 132 multiprocessors x 128 multiply-adds x 1.98 GHz = 67 TFLOP/s, 2.1 ms.
+bfloat16: 790 TFLOP/s, what cuBLAS reaches, 0.17 ms. Memory is none of them: 201 MB at 4.3 TB/s are 0.05 ms.
+"""
+
+from __future__ import annotations
+
+from octavo.kernels.operation import Step
+
+LADDER = (
+    Step(
+        "naive",
+        "a thread computes an element; neighbouring threads take neighbouring rows",
+        "a warp's load of a touches 16 rows, a sector each, for 2 of b; per multiply-add of a warp 18 sectors from the L1 at 4 a "
+        "cycle: 4.5 cycles x 2^36 / 32 warp-steps / (132 x 1.98e9) = 37 ms, 3.7 TFLOP/s; less if a's sectors fall out of the L1",
+        "cuda_naive",
+    ),
+    Step(
+        "coalesced",
+        "neighbouring threads take neighbouring columns",
+        "1 sector of a, 4 of b: two load instructions for a multiply-add, and a load unit that takes one warp's load in 2 to 4 "
+        "cycles a quarter: 2 cycles x 2^31 / (132 x 1.98e9) = 16 ms, 2.2 times as fast",
+        "cuda_coalesced",
+    ),
+    Step(
+        "shared memory",
+        "a block loads tiles of 32 x 32 once and reads them 32 times from shared memory",
+        "global traffic falls by 32, but a multiply-add still needs two reads, now of shared memory (one of them 4 wide): "
+        "1.25 reads at one warp-read a cycle, 10 ms, 1.6 times as fast",
+        "cuda_shared",
+    ),
+    Step(
+        "registers",
+        "tiles of 128 x 128 a block, 8 x 8 a thread",
+        "16 reads serve 64 multiply-adds; those take 16 cycles of the multiprocessor's four quarters: arithmetic and reads are "
+        "level, and loading is not overlapped with either: half the peak, 30 TFLOP/s, 4.5 ms",
+        "cuda_register",
+    ),
+    Step(
+        "vectors and copies ahead",
+        "128-bit reads; cp.async fills the next slab of 16 k while this one is multiplied",
+        "16 reads serve 256 multiply-adds, and global latency is hidden: 60 % of the peak, 40 TFLOP/s, 3.4 ms",
+        "cuda_vector",
+    ),
+    Step(
+        "warp tiles",
+        "a warp covers 32 x 64 instead of 16 x 128, three slabs in flight",
+        "96 instead of 144 distinct floats a k from shared memory: a third fewer bank cycles: 70 % of the peak, 47 TFLOP/s, "
+        "2.9 ms: 13 times the first step by this arithmetic, more where its loads miss the L1; cuBLAS reaches about 52",
+        "cuda_warp",
+    ),
+    Step(
+        "tensor cores, mma.sync (bfloat16)",
+        "a warp multiplies 16 x 8 x 16 in an instruction; ldmatrix from XOR-permuted shared memory, four slabs in flight",
+        "mma.sync reaches about 60 % of what wgmma does on Hopper; with slabs of 32 k and a barrier each: 400 TFLOP/s, 0.34 ms",
+        "cuda_mma",
+    ),
+    Step(
+        "wgmma and TMA (bfloat16, Hopper)",
+        "four warps multiply 64 x 256 x 16 straight from shared memory, asynchronously; a warpgroup of its own asks the copy "
+        "engine for slabs of 64 k; blocks stay and take tile after tile",
+        "128 x 256 a tile read 2 x (128 + 256) bytes a k from shared memory for 128 cycles x 4 of multiplying: not the bound; "
+        "512 tiles on 132 multiprocessors are 3.9 rounds, 97 % of 4; the stores of a tile are not hidden (about 3 us of 45): "
+        "650 TFLOP/s, 82 % of cuBLAS, 0.21 ms; 8192 cubed better, 700",
+        "cuda_wgmma",
+    ),
+)
