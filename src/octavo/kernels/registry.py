@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from octavo.kernels.operation import Operation
 
 NAMES: tuple[str, ...] = (
+    "silu_mul",
+    "silu_mul_backward",
     "add_layer_norm",
     "layer_norm",
     "layer_norm_backward",

@@ -1,4 +1,4 @@
-"""What is the right answer? ``act(gate) * up`` in float64."""
+"""What is the right answer? ``act(gate) * up`` in float64, and its derivatives by autograd."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 
 
-def gated_reference(x: Tensor, act: str) -> Tensor:
-    """``x``: ``[T, 2 I]``, the gates then the ups -> float64 ``[T, I]``. ``act``: ``silu`` or ``gelu_tanh``."""
+def gated_reference(x: Tensor, act: str = "silu") -> Tensor:
+    """``x``: ``[..., 2 I]``, the gates then the ups -> float64 ``[..., I]``. ``act``: ``silu`` or ``gelu_tanh``."""
     gate, up = x.double().chunk(2, -1)
     if act == "silu":
         return gate / (1 + torch.exp(-gate)) * up
     inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)
     return 0.5 * gate * (1 + torch.tanh(inner)) * up
+
+
+def gated_backward_reference(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
+    """The derivative of ``sum(grad * gated(x))``."""
+    x = x.double().requires_grad_()
+    return torch.autograd.grad(gated_reference(x, act), x, grad.double())[0]

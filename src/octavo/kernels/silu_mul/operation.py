@@ -1,0 +1,19 @@
+"""``K.silu_mul(x, act)``."""
+
+from __future__ import annotations
+
+from octavo.kernels.operation import Operation
+from octavo.kernels.silu_mul.contract import check, fake
+from octavo.kernels.silu_mul.reference import gated_reference
+
+OPERATION = Operation(
+    name="silu_mul",
+    schema='(Tensor x, str act="silu") -> Tensor',
+    summary="act(gate) * up, where x holds the gates, then the ups; act: silu or gelu_tanh",
+    check=check,
+    fake=fake,
+    reference=gated_reference,
+    backends={"torch": "octavo.kernels.silu_mul.cpu:gated", "triton": "octavo.kernels.silu_mul.triton:silu_mul"},
+    by_device={"cpu": "torch", "cuda": "triton"},
+    backward="octavo.kernels.silu_mul.autograd:register",
+)

@@ -1,0 +1,16 @@
+"""As ``silu_mul``; three tensors are read and two written. The baseline runs forward as well: it has to keep something."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from octavo.kernels.silu_mul.bench import benchmarks, eager
+
+
+def _eager(grad: Tensor, x: Tensor, act: str) -> Tensor:
+    leaf = x.detach().requires_grad_()
+    return torch.autograd.grad(eager(leaf, act), leaf, grad)[0]
+
+
+BENCHMARKS = benchmarks(5, _eager, backward=True)

@@ -1,0 +1,21 @@
+"""``K.silu_mul_backward(grad, x, act)`` -> the derivative by ``x``; autograd calls it."""
+
+from __future__ import annotations
+
+from octavo.kernels.operation import Operation
+from octavo.kernels.silu_mul.contract import check_backward, fake_backward
+from octavo.kernels.silu_mul.reference import gated_backward_reference
+
+OPERATION = Operation(
+    name="silu_mul_backward",
+    schema='(Tensor grad, Tensor x, str act="silu") -> Tensor',
+    summary="the derivative of sum(grad * silu_mul(x)) by x",
+    check=check_backward,
+    fake=fake_backward,
+    reference=gated_backward_reference,
+    backends={
+        "torch": "octavo.kernels.silu_mul.cpu:gated_backward",
+        "triton": "octavo.kernels.silu_mul.triton:silu_mul_backward",
+    },
+    by_device={"cpu": "torch", "cuda": "triton"},
+)
