@@ -75,11 +75,12 @@ def compile_triton(spec: Ahead, architecture: int) -> tuple[bytes, Resources]:
 
     if knobs.runtime.interpret:
         raise RuntimeError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
-    constants = {name: value for name, value in spec.arguments.items() if not isinstance(value, str)}
-    signature = {name: "constexpr" if name in constants else value for name, value in spec.arguments.items()}
+    arguments = {name: spec.arguments[name] for name in spec.kernel.arg_names}  # attributes go by position
+    constants = {name: value for name, value in arguments.items() if not isinstance(value, str)}
+    signature = {name: "constexpr" if name in constants else value for name, value in arguments.items()}
     attributes = {
         (i,): [["tt.divisibility", 16]]
-        for i, (name, value) in enumerate(spec.arguments.items())
+        for i, (name, value) in enumerate(arguments.items())
         if isinstance(value, str) and (value.startswith("*") or name in spec.divisible)
     }
     source = compiler.ASTSource(spec.kernel, signature=signature, constexprs=constants, attrs=attributes)
