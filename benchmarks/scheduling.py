@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,44 @@ from matplotlib.figure import Figure
 from octavo.bench.statistics.effect import ratio_interval
 from octavo.bench.traces import read_trace
 from octavo.scheduler.classes import ServiceClasses
+from octavo.simulator.bound import most_kept
 from octavo.simulator.compare import figures
 from octavo.simulator.machine import find_machine
-from octavo.simulator.replay import Setup, capacity_rps, replay
-from octavo.simulator.traffic import Mix, arrivals_of, at_rate
+from octavo.simulator.replay import Setup
+from octavo.simulator.sweep import knee, sweep
+from octavo.simulator.traffic import Arrival, Mix, arrivals_of
+from octavo.types import ServiceClass
 from record import commit
 
 POLICIES = ("fcfs", "priority", "qoserve", "slidingserve", "slo")
-TRACES = {"azure-code": 500, "azure-conv": 500, "mooncake-conv": 100}
-LOADS = (0.7, 0.9, 1.1, 1.5)
+LONG = ServiceClasses(  # ten times the time to the first token, for prompts of 15,000 tokens
+    (
+        ServiceClass(name="interactive", ttft_s=5.0, tpot_s=0.05, max_wait_s=60.0),
+        ServiceClass(name="standard", ttft_s=20.0, tpot_s=0.1, max_wait_s=60.0),
+        ServiceClass(name="batch", max_wait_s=60.0),
+    )
+)
+TABLE_LOADS = (0.9, 1.1, 1.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trace, promises, and the loads between which their keeping falls from all to 90 %."""
+
+    trace: str
+    num_requests: int
+    loads: tuple[float, ...]
+    classes: ServiceClasses = field(default_factory=ServiceClasses)
+    block_size: int = 16
+
+
+CASES = {
+    "azure-code": Case("azure-code", 500, (0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)),
+    "azure-conv": Case("azure-conv", 456, (1.0, 1.2, 1.35, 1.65, 1.8, 2.0, 2.25, 2.5, 3.0)),
+    "mooncake-conv": Case("mooncake-conv", 250, (), block_size=64),
+    "mooncake-conv, long": Case("mooncake-conv", 250, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0), LONG, 64),
+}
+WANTED = (0.99, 0.95, 0.9)  # shares of promises kept
 SEEDS = (0, 1, 2, 3)
 
 
@@ -41,42 +71,70 @@ def about() -> dict[str, str]:
     }
 
 
-def measure(trace: str, count: int, deadline_s: float) -> list[dict[str, Any]]:
-    """One row per load, seed and policy; ends between two seeds once ``deadline_s`` (of the wall clock) has passed."""
-    rows, source, classes = [], list(read_trace(trace)), ServiceClasses()
-    for seed in SEEDS:
-        block_size = 64 if trace.startswith("mooncake") else 16
-        setup = Setup(find_machine("h200-8b"), classes, block_size=block_size, seed=seed)
+def measure(name: str) -> list[dict[str, Any]]:
+    """One row per load, seed and policy, load by load."""
+    case, source = CASES[name], list(read_trace(CASES[name].trace))
+    setup = Setup(find_machine("h200-8b"), case.classes, block_size=case.block_size)
+
+    def arrivals_of_seed(seed: int) -> list[Arrival]:
         mix = Mix((0.4, 0.4, 0.2), longest=setup.machine.kv_tokens // 2, seed=seed)
-        arrivals = arrivals_of(source, count, classes, mix)
-        capacity = capacity_rps(arrivals, setup)
-        for load in LOADS:
-            came = at_rate(arrivals, capacity * load)
-            for policy in POLICIES:
-                done = figures(replay(policy, came, setup))
-                rows.append(
-                    {"trace": trace, "load": load, "seed": seed, "policy": policy, "rate": capacity * load} | done
-                )
-        if time.monotonic() > deadline_s:
-            break
+        return arrivals_of(source, case.num_requests, case.classes, mix)
+
+    rows: list[dict[str, Any]] = []
+    urgent_most: dict[tuple[float, int], int] = {}
+    for point in sweep(POLICIES, arrivals_of_seed, setup, sorted({*case.loads, *TABLE_LOADS}), SEEDS):
+        key = (point.load, point.seed)
+        if point.load in TABLE_LOADS and key not in urgent_most:
+            came = sorted((one.arrival for one in point.done.ended), key=lambda one: one.arrival_s)
+            urgent_most[key] = most_kept(came, setup, lambda one: one.service_class == "interactive")
+        row = {"trace": name, "load": point.load, "seed": point.seed, "policy": point.done.policy, "kept": point.kept}
+        row |= {"rate": point.rate_rps, "most_kept": point.most_kept, "interactive_most": urgent_most.get(key)}
+        rows.append(row | (figures(point.done) if point.load in TABLE_LOADS else {}))
+        print(name, point.load, point.seed, point.done.policy, f"{point.kept:.3f} of {point.most_kept:.3f}", flush=True)
     return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """A table per trace: goodput with the ratio to slo, violations, tails."""
-    lines = []
+    """The knees, then a table per trace: goodput with the ratio to slo, violations, tails."""
+    lines = ["### The highest load at which promises are kept", "", *_knees(rows), ""]
     for trace in dict.fromkeys(row["trace"] for row in rows):
         lines += [f"### {trace}", "", *_table([row for row in rows if row["trace"] == trace]), ""]
     return lines
 
 
+def _knees(rows: list[dict[str, Any]]) -> list[str]:
+    """Load at which the share of kept promises falls below each of ``WANTED``; slo's over every policy's, with its interval."""
+    lines = ["| trace | kept | " + " | ".join(POLICIES) + " |", "|---|---|" + "---|" * len(POLICIES)]
+    for trace in dict.fromkeys(row["trace"] for row in rows):
+        for wanted in WANTED:
+            found = {policy: [_knee(rows, trace, policy, seed, wanted) for seed in SEEDS] for policy in POLICIES}
+            if min(found["slo"]) > 0.0:
+                cells = [_knee_cell(found[policy], found["slo"], policy) for policy in POLICIES]
+                lines.append(f"| {trace} | {wanted:.0%} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _knee(rows: list[dict[str, Any]], trace: str, policy: str, seed: int, wanted: float) -> float:
+    own = [row for row in rows if (row["trace"], row["policy"], row["seed"]) == (trace, policy, seed)]
+    own.sort(key=lambda row: row["load"])
+    return knee([row["load"] for row in own], [row["kept"] for row in own], wanted)
+
+
+def _knee_cell(own: list[float], ours: list[float], policy: str) -> str:
+    if min(own) <= 0.0:
+        return "below all"
+    ratio = ratio_interval(own, ours, 0)
+    bounds = "" if ratio.low is None else f" ({ratio.low:.2f}-{ratio.high:.2f})"
+    return f"{_mean(own):.3g}" + ("" if policy == "slo" else f"; slo {ratio.value:.2f} x{bounds}")
+
+
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| load | policy | goodput/s | slo / this (95 %) | interactive violations | interactive TTFT p99 s | output tok/s "
-        "| longest wait s | past max_wait | gap | Jain |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| load | policy | goodput/s | slo / this (95 %) | kept, of the most possible | interactive violations | at least "
+        "| interactive TTFT p99 s | output tok/s | longest wait s | past max_wait | gap | Jain |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for load in LOADS:
+    for load in TABLE_LOADS:
         ours = [row for row in rows if row["load"] == load and row["policy"] == "slo"]
         for policy in POLICIES:
             own = [row for row in rows if row["load"] == load and row["policy"] == policy]
@@ -88,7 +146,9 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
                 policy,
                 f"{_mean(r['goodput_rps'] for r in own):.2f}",
                 "" if policy == "slo" else f"{ratio.value:.2f}{interval}",
+                f"{_mean(r['kept'] / r['most_kept'] for r in own):.3f}",
                 f"{sum(c['violations'] for c in urgent)} of {sum(c['requests'] for c in urgent)}",
+                f"{sum(c['requests'] for c in urgent) - sum(r['interactive_most'] for r in own)}",
                 f"{_mean(c['ttft_p99_s'] for c in urgent):.2f}",
                 f"{_mean(r['output_tokens_per_s'] for r in own):.0f}",
                 f"{max(c['max_wait_s'] for r in own for c in r['classes'].values()):.1f}",
@@ -101,24 +161,27 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Goodput against load, a panel per trace; bars from the lowest to the highest seed."""
+    """Share of promises kept against load, a panel per trace; bars from the lowest to the highest seed."""
     traces = list(dict.fromkeys(row["trace"] for row in rows))
     figure = Figure(figsize=(3.4 * len(traces), 3.0), layout="constrained")
     for axes, trace in zip(figure.subplots(1, len(traces), squeeze=False)[0], traces, strict=True):
+        here = [row for row in rows if row["trace"] == trace]
+        loads = sorted({row["load"] for row in here})
         for policy, marker in zip(POLICIES, "os^Dv", strict=True):
-            own = [
-                [r["goodput_rps"] for r in rows if (r["trace"], r["load"], r["policy"]) == (trace, load, policy)]
-                for load in LOADS
-            ]
+            own = [[r["kept"] for r in here if (r["load"], r["policy"]) == (load, policy)] for load in loads]
             middle = [_mean(values) for values in own]
             spread = [
                 [m - min(v) for m, v in zip(middle, own, strict=True)],
                 [max(v) - m for m, v in zip(middle, own, strict=True)],
             ]
-            axes.errorbar(LOADS, middle, spread, marker=marker, markersize=4, capsize=2, linewidth=1.2, label=policy)
-        axes.set(title=trace, xlabel="load", ylim=(0, None))
+            axes.errorbar(loads, middle, spread, marker=marker, markersize=4, capsize=2, linewidth=1.2, label=policy)
+        most = [_mean(r["most_kept"] for r in here if r["load"] == load) for load in loads]
+        axes.plot(loads, most, color="#888888", linestyle="--", linewidth=1.2, label="no schedule keeps more")
+        axes.set(title=trace, xlabel="load", xscale="log", ylim=(0, 1.02))
+        axes.set_xticks(loads[:: max(1, len(loads) // 5)], [f"{load:g}" for load in loads[:: max(1, len(loads) // 5)]])
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("promises kept, requests/s")
+    figure.axes[0].set_ylabel("share of promises kept")
     figure.axes[0].legend(frameon=False, fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 
@@ -130,17 +193,19 @@ def _mean(values: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/scheduling"))
-    parser.add_argument("--minutes", type=float, default=60.0, help="begin no new seed after this long")
+    parser.add_argument("--cases", default=";".join(CASES), help="measured anew; the others stay as the file has them")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    deadline_s, rows = time.monotonic() + 60 * options.minutes, []
-    for trace, count in TRACES.items():
-        rows += measure(trace, count, deadline_s)
-        result = {"facts": about(), "rows": rows}
-        (options.out / "policies.json").write_text(json.dumps(result) + "\n")
+    path = options.out / "policies.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    for name in options.cases.split(";"):
+        fresh = measure(name)
+        if path.exists():  # another case may have been written meanwhile
+            rows = json.loads(path.read_text())["rows"]
+        rows = [row for row in rows if row["trace"] in CASES and row["trace"] != name and "most_kept" in row] + fresh
+        rows.sort(key=lambda row: list(CASES).index(row["trace"]))
+        path.write_text(json.dumps({"facts": about(), "rows": rows}) + "\n")
         (options.out / "policies.md").write_text("\n".join(summary(rows)))
         draw(rows, options.out / "goodput.svg")
-        print("\n".join(summary(rows)), flush=True)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,19 @@ def test_the_first_prefill_after_many_decodes_is_learned_at_once() -> None:
     assert forecast.seconds(one) == pytest.approx(seconds(one), rel=0.1)
 
 
+def test_hours_of_the_same_decodes_do_not_break_it() -> None:
+    """Found by a replay: 25,000 steps alike, and rounding had made a variance negative; the engine died of its square root."""
+    learned, rng = StepTimeForecast(), random.Random(1)
+    for i in range(40_000):
+        one = load(rng) if rng.random() < 0.003 else StepLoad(0, 1 + rng.randint(0, 2), 20_000 + i % 400)
+        learned.observe(one, seconds(one))
+    rows = learned._covariance
+    assert all(rows[i][j] == rows[j][i] for i in range(5) for j in range(i)), "mirrored places drift apart"
+    assert all(rows[i][i] > 0 for i in range(5))
+    decode = StepLoad(0, 2, 20_200)
+    assert learned.seconds(decode) == pytest.approx(seconds(decode), rel=0.05)
+
+
 def test_nothing_impossible_is_learned() -> None:
     forecast = StepTimeForecast()
     for bad in (math.nan, math.inf, -1.0, 0.0):

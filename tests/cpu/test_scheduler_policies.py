@@ -153,6 +153,17 @@ def test_slo_gives_up_the_heaviest_when_not_all_can_be_on_time() -> None:
     assert heavy.first_token_s is not None and heavy.first_token_s - heavy.arrival_s > 0.5
 
 
+def test_slo_serves_what_is_late_by_how_soon_it_was_promised() -> None:
+    machine = Machine("slo", slots=8, budget=64)
+    came_s = machine.now
+    names = {"batch": BATCH, "standard": STANDARD, "interactive": INTERACTIVE}
+    machine.now += 10.0  # every promise is broken already
+    late = {name: machine.add(name, 640, 1, service_class=one, arrival_s=came_s) for name, one in names.items()}
+    machine.run()
+    first = sorted(names, key=lambda name: late[name].first_token_s or 0.0)
+    assert first == ["interactive", "standard", "batch"]
+
+
 def test_slo_serves_best_effort_within_its_bound_under_urgent_load() -> None:
     machine = Machine("slo", slots=4)
     best_effort = machine.add("patient", 200, 4, service_class=BATCH)

@@ -58,7 +58,7 @@ class StepTimeForecast:
         self._num_skipped = 0
         self.error = 0.0  # moving mean of |forecast - measured| / measured
         self._weights = [0.0] * size
-        self._covariance = [tuple(1e3 if i == j else 0.0 for j in range(size)) for i in range(size)]
+        self._covariance = _unsure()
         self._spread_s = 0.0  # moving mean of |forecast - measured|
         self.coefficients: tuple[float, ...] = (
             0.0,
@@ -104,7 +104,7 @@ class StepTimeForecast:
             return
         x = tuple(map(mul, SCALES, (1.0, *load)))
         px = [_dot(row, x) for row in self._covariance]
-        leverage = _dot(x, px)  # how unlike all that was seen before, in variances
+        leverage = max(0.0, _dot(x, px))  # how unlike all that was seen before, in variances
         residual = seconds - _dot(self._weights, x)
         if self.ready:
             off = abs(self.seconds(load) - seconds)
@@ -123,17 +123,24 @@ class StepTimeForecast:
         rows, (va, vb, vc, vd, ve) = self._covariance, px
         forget = 1.0 if max(row[i] for i, row in enumerate(rows)) > MAX_VARIANCE else FORGETTING
         for i, ((a, b, c, d, e), v) in enumerate(zip(rows, px, strict=True)):
-            gain = v * scale
-            rows[i] = (
-                (a - gain * va) / forget,
-                (b - gain * vb) / forget,
-                (c - gain * vc) / forget,
-                (d - gain * vd) / forget,
-                (e - gain * ve) / forget,
+            rows[i] = (  # v * va first: the same product as in the mirrored place
+                (a - v * va * scale) / forget,
+                (b - v * vb * scale) / forget,
+                (c - v * vc * scale) / forget,
+                (d - v * vd * scale) / forget,
+                (e - v * ve * scale) / forget,
             )
             self._weights[i] += v * step
+        if min(row[i] for i, row in enumerate(rows)) <= 0.0:  # rounding has eaten it up: be unsure again, keep the fit
+            self._covariance = _unsure()
         a, b, c, d, e = self._weights
         self.coefficients = tuple(map(mul, SCALES, (max(0.0, a), max(0.0, b), max(0.0, c), max(0.0, d), max(0.0, e))))
+
+
+def _unsure() -> list[tuple[float, ...]]:
+    """The covariance before anything is known. It must stay symmetric to the last bit: forgetting divides, so a difference
+    between mirrored places would double every 700 steps, until a variance is below zero."""
+    return [tuple(1e3 if i == j else 0.0 for j in range(len(SCALES))) for i in range(len(SCALES))]
 
 
 def _dot(p: Sequence[float], q: Sequence[float]) -> float:

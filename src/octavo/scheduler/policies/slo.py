@@ -10,7 +10,8 @@ Who starts next, in this order, among tenants whose service is at most a fair le
    (Moore 1968, Hodgson's algorithm, optimal for 1 || sum U_j). So the slack that decides is that of the whole queue
    ahead, not of one request. Long ones count as due a little later (``WORK_BIAS``): a long prefill that is begun early
    is lost work if shorter ones come and it has to be put aside;
-3. *the rest*: best effort, and promises that are already broken: least served tenant first.
+3. *the rest*: promises that are already broken, the shortest first (an answer late by seconds is still worth more to somebody who
+   watches), then best effort; among equals the least served tenant.
 
 How much a step computes: as much as the time allows that the tightest promise among the running requests leaves (their
 mean time per token counts, so one that ran ahead can wait for a longer step), less a margin for the forecast's own
@@ -67,7 +68,8 @@ class SlackFirst(Fcfs):
         self.fair_lead_tokens = FAIR_LEAD_TOKENS
         self.fair_lead_prompts = FAIR_LEAD_PROMPTS
         self._longest = 0
-        self._rest: dict[str, SortedLine] = {}
+        self._rest: dict[str, SortedLine] = {}  # by the end of their waiting bound ...
+        self._rest_by_promise: dict[str, SortedLine] = {}  # ... and the same requests in the order in which they start
         self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
         self._order: dict[str, int] = {}  # the promised that can be on time: who goes first, for one moment
         self._next: deque[Request] = deque()  # those of them that wait
@@ -99,33 +101,39 @@ class SlackFirst(Fcfs):
         if request in self._line:
             self._line.remove(request)
             return
-        line = self._rest[request.tenant]
-        line.remove(request)
-        if not line:
-            del self._rest[request.tenant]
+        for lines in (self._rest, self._rest_by_promise):
+            line = lines[request.tenant]
+            line.remove(request)
+            if not line:
+                del lines[request.tenant]
 
     def first(self, now: float) -> Request | None:
         self._give_up_late(now)
         fair = self._fair_limit()
-        rest = [line.first() for tenant, line in self._rest.items() if self.service.of[tenant] <= fair]
-        overdue = [one for one in rest if one is not None and self._is_overdue(one, now)]
+        overdue = [one for one in self._heads(self._rest, fair) if self._is_overdue(one, now)]
         if overdue and (self._overdue_credit >= 0.0 or not self._line):
             return min(overdue, key=_wait_due)
         kept = self._first_kept(fair, now)
         if kept is not None:
             return kept
-        last = [one for one in rest if one is not None]
-        if last:
-            return min(last, key=lambda one: (self.service.of[one.tenant], one.sequence_number))
+        rest = self._heads(self._rest_by_promise, fair)
+        if rest:
+            return min(rest, key=lambda one: (_promised_s(one), self.service.of[one.tenant], one.sequence_number))
         return next((one for one in self._line if self.service.of[one.tenant] <= fair), None)
+
+    def _heads(self, lines: dict[str, SortedLine], fair: float) -> list[Request]:
+        """The first of every tenant that is not too far ahead."""
+        heads = (line.first() for tenant, line in lines.items() if self.service.of[tenant] <= fair)
+        return [one for one in heads if one is not None]
 
     def _fair_limit(self) -> float:
         """Service up to which a tenant may start requests."""
         return self.service.least + max(self.fair_lead_tokens, self.fair_lead_prompts * self._longest)
 
     def _put_with_rest(self, request: Request) -> None:
-        line = self._rest.setdefault(request.tenant, SortedLine())
-        line.add(request, (_wait_due(request), request.sequence_number))
+        ends = (_wait_due(request), request.sequence_number)
+        for lines, rank in ((self._rest, ends), (self._rest_by_promise, (_promised_s(request), *ends))):
+            lines.setdefault(request.tenant, SortedLine()).add(request, rank)
 
     def _give_up_late(self, now: float) -> None:
         """Promises that are broken already: their requests join the rest."""
@@ -173,7 +181,9 @@ class SlackFirst(Fcfs):
             return (ON_TIME, position, request.sequence_number)
         waits = request_id in self._work
         is_overdue = self._is_overdue(request, now) if waits else self._is_idle(request, now)
-        return (OVERDUE if is_overdue else REST, request.sequence_number)
+        if is_overdue:
+            return (OVERDUE, request.sequence_number)
+        return (REST, _promised_s(request), request.sequence_number)
 
     def token_budget(
         self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
@@ -261,6 +271,12 @@ def largest_on_time(tasks: Sequence[Task], now: float) -> list[Task]:
 
 def _max_wait_s(request: Request) -> float:
     return request.service_class.max_wait_s or MAX_WAIT_S
+
+
+def _promised_s(request: Request) -> float:
+    """How soon its first token was to come, kept or not."""
+    ttft_s = request.service_class.ttft_s
+    return math.inf if ttft_s is None else ttft_s
 
 
 def _wait_due(request: Request) -> float:

@@ -1,0 +1,61 @@
+"""Policies over several loads: how much traffic does each take before promises break?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from octavo.simulator.bound import most_kept
+from octavo.simulator.compare import compare
+from octavo.simulator.replay import Replay, Setup, capacity_rps
+from octavo.simulator.traffic import Arrival, at_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One replay of a sweep. ``load``: of what the machine can do, see ``capacity_rps``; ``most_kept``: the share of promises
+    that no schedule could beat, the same for every policy."""
+
+    load: float
+    rate_rps: float
+    seed: int
+    done: Replay
+    most_kept: float
+
+    @property
+    def kept(self) -> float:
+        """Share of promises kept; one refused is one broken."""
+        return sum(one.kept_promise for one in self.done.ended) / max(1, len(self.done.ended) + len(self.done.refused))
+
+
+def sweep(
+    policies: Sequence[str],
+    arrivals_of_seed: Callable[[int], list[Arrival]],
+    setup: Setup,
+    loads: Sequence[float],
+    seeds: Sequence[int],
+) -> Iterator[Point]:
+    """Load by load, paired: for the same load and seed every policy gets the same requests at the same times."""
+    drawn = {seed: arrivals_of_seed(seed) for seed in seeds}
+    own = {seed: replace(setup, seed=seed) for seed in seeds}
+    capacity = {seed: capacity_rps(drawn[seed], own[seed]) for seed in seeds}
+    for load in loads:
+        for seed in seeds:
+            came = at_rate(drawn[seed], capacity[seed] * load)
+            most = most_kept(came, own[seed]) / len(came)
+            for done in compare(policies, came, own[seed]):
+                yield Point(load, capacity[seed] * load, seed, done, most)
+
+
+def knee(loads: Sequence[float], kept: Sequence[float], wanted: float) -> float:
+    """The highest load up to which at least the share ``wanted`` of promises is kept, loads ascending.
+
+    Between two loads the share is taken to fall in a straight line. 0 if it is too low at the first one already, the last one
+    if it never is: then the truth lies below and above them.
+    """
+    if not kept or kept[0] < wanted:
+        return 0.0
+    for i in range(1, len(loads)):
+        if kept[i] < wanted:
+            return loads[i - 1] + (loads[i] - loads[i - 1]) * (kept[i - 1] - wanted) / (kept[i - 1] - kept[i])
+    return loads[-1]
