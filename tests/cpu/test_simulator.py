@@ -6,7 +6,6 @@ import itertools
 import json
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from octavo.simulator.compare import compare
 from octavo.simulator.machine import MACHINES, Machine, find_machine
 from octavo.simulator.replay import Replay, Setup, replay
 from octavo.simulator.scenarios import Scenario
+from octavo.simulator.sweep import knee
 from octavo.simulator.traffic import Arrival, Mix, arrivals_of, at_rate
 from octavo.types import Plan, PlannedRequest, Request, SamplingParams
 
@@ -134,6 +134,13 @@ def test_1_an_urgent_waiter_against_full_slots() -> None:
     assert measured(case, "slo") < 0.5
 
 
+def test_2_a_preempted_request_keeps_its_seniority() -> None:
+    case = scenarios.preempted_among_later_ones()
+    done = replay("fcfs", case.arrivals, case.setup)
+    assert done.num_preemptions > 0
+    assert case.measure(done) == 0
+
+
 def test_3_cache_friendly_traffic_against_a_request_with_no_shared_prefix() -> None:
     case = scenarios.stranger_among_cache_hits()
     assert measured(case, "dlpm") < 2.0
@@ -170,13 +177,9 @@ def test_7_goodput_stays_flat_in_overload() -> None:
 
 
 def test_8_a_burst_of_632_requests_in_a_minute_after_silence() -> None:
-    rows = list(read_trace("azure-code"))[-476:]
-    burst = arrivals_of(rows, 632, ServiceClasses(), Mix((0.4, 0.4, 0.2)))
-    arrivals = [replace(one, arrival_s=60.0 + 60.0 * i / 632) for i, one in enumerate(burst)]
-    setup = Setup(find_machine("h200-70b-fp8"))
-    waits = replay("slo", arrivals, setup)
-    assert 3 * late(waits, "interactive") < 2 * late(replay("fcfs", arrivals, setup), "interactive")
-    assert len(waits.ended) == 632
+    case = scenarios.burst_after_silence(list(read_trace("azure-code")))
+    assert len(case.arrivals) == 632
+    assert 3 * measured(case, "slo") < 2 * measured(case, "fcfs")
 
 
 def test_promises_too_tight_for_the_machine_do_not_stop_prefill() -> None:
@@ -190,30 +193,18 @@ def test_promises_too_tight_for_the_machine_do_not_stop_prefill() -> None:
 
 
 def test_9_a_never_fitting_request_is_refused_and_holds_nobody_up() -> None:
-    arrivals = [
-        Arrival("a", 0.0, 100, 5, 10),
-        Arrival("never", 0.1, MACHINE.kv_tokens + 1, 5, 10),
-        Arrival("b", 0.2, 100, 5, 10),
-    ]
-    done = replay("slo", arrivals, Setup(MACHINE))
+    case = scenarios.never_fitting_in_the_middle()
+    done = replay("slo", case.arrivals, case.setup)
     ((refused, error),) = done.refused
     assert refused.request_id == "never" and isinstance(error, ContextLengthError)
-    assert sorted(one.arrival.request_id for one in done.ended) == ["a", "b"]
+    assert sorted(one.arrival.request_id for one in done.ended) == ["before", "behind"]
+    assert case.measure(done) < 0.05
 
 
 def test_10_clients_that_lie_about_length_or_priority_gain_nothing() -> None:
-    def mean_ttft(policy: str, **lie: int) -> float:
-        honest = poisson(100, 40.0)
-        liars = [
-            Arrival(f"l{i}", one.arrival_s, 1000, 60, **({"max_tokens": 1000, "priority": 1} | lie), tenant="liar")
-            for i, one in enumerate(honest)
-        ]
-        both = sorted([*honest, *liars], key=lambda one: one.arrival_s)
-        times = of(replay(policy, both, Setup(MACHINE)), *(one.request_id for one in liars))
-        return sum(times.values()) / len(times)
-
-    assert mean_ttft("slo", max_tokens=61, priority=-100) == pytest.approx(mean_ttft("slo"), rel=0.02)
-    assert mean_ttft("priority", priority=-100) < 0.5 * mean_ttft("priority", priority=100)
+    case = scenarios.liars_among_honest()
+    assert measured(case, "slo") == pytest.approx(1.0, abs=0.15)
+    assert measured(case, "priority") > 2.0
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -239,9 +230,33 @@ def test_compare_writes_what_it_promises(tmp_path: Path, capsys: pytest.CaptureF
     assert "goodput" in capsys.readouterr().out
 
 
+def test_a_sweep_finds_the_knee_and_what_nobody_can_beat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    json_path, html_path = tmp_path / "out.json", tmp_path / "report.html"
+    line = (
+        "schedule compare --trace azure-code --policies fcfs,slo --num-requests 60 --loads 0.1,1,4 --seeds 2 --keep 0.9"
+    )
+    assert run([*line.split(), "--json", str(json_path), "--html", str(html_path)]) == 0
+    report = json.loads(json_path.read_text())
+    assert report["loads"] == [0.1, 1.0, 4.0]
+    for found in report["policies"].values():
+        assert all(kept <= most for kept, most in zip(found["kept"], report["most_kept"], strict=True))
+    assert report["policies"]["slo"]["knee_load"] >= report["policies"]["fcfs"]["knee_load"]
+    assert html_path.read_text().count("<svg") == 1
+    assert "knee" in capsys.readouterr().out
+
+
+def test_the_knee_lies_where_the_share_falls_below() -> None:
+    assert knee([1.0, 2.0, 3.0], [1.0, 0.9, 0.8], 0.95) == pytest.approx(1.5)
+    assert knee([1.0, 2.0, 3.0], [1.0, 0.9, 1.0], 0.95) == pytest.approx(1.5), "what recovers later does not count"
+    assert knee([1.0, 2.0], [0.9, 0.8], 0.95) == 0.0
+    assert knee([1.0, 2.0], [1.0, 0.99], 0.95) == 2.0
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        ("--loads 1,x", "expected numbers above zero"),
+        ("--loads 0,1", "expected numbers above zero"),
         ("--policies fcfs,lottery", "unknown policy 'lottery'"),
         ("--policies ,", "policies is empty"),
         ("--machine abacus", "unknown machine 'abacus'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,14 @@ def compare(
     load: Annotated[
         float, typer.Option(help="Of what the machine can do (fcfs, all requests there at once); 0: as recorded", min=0)
     ] = 0.9,
+    loads: Annotated[
+        str,
+        typer.Option(help="Several loads with commas between them instead of one, e.g. 0.5,0.7,0.9", metavar="LOADS"),
+    ] = "",
+    keep: Annotated[
+        float, typer.Option(help="Share of promises that is kept up to the knee, with --loads", min=0.01, max=1)
+    ] = 0.99,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on, with --loads", min=1)] = 1,
     num_requests: Annotated[
         int, typer.Option(help="How many; a shorter trace is repeated, 0: the trace once", min=0)
     ] = 2000,
@@ -54,9 +63,20 @@ def compare(
     if not names:
         raise ConfigError("policies is empty; name at least one, e.g. fcfs,slo", param="policies")
     setup = _setup(machine, classes, (max_num_running, max_step_tokens), lengths, seed)
-    facts = {"trace": trace, "load": load, "machine": machine, "tenants": tenants}
-    arrivals = _arrivals(trace, num_requests, setup, (load, shares, tenants))
-    _run(names, arrivals, setup, facts, (json, html))
+    facts = {"trace": trace, "machine": machine, "tenants": tenants}
+    if loads:
+        wanted = {"keep": keep, "seeds": seeds}
+        _run_loads(
+            names, _arrivals(trace, num_requests, setup, shares, tenants), setup, (facts | wanted, loads), (json, html)
+        )
+        return
+    from octavo.simulator.replay import capacity_rps
+    from octavo.simulator.traffic import at_rate
+
+    arrivals = _arrivals(trace, num_requests, setup, shares, tenants)(seed)
+    if load > 0:
+        arrivals = at_rate(arrivals, capacity_rps(arrivals, setup) * load)
+    _run(names, arrivals, setup, facts | {"load": load}, (json, html))
 
 
 def _run(
@@ -67,24 +87,74 @@ def _run(
     from octavo.simulator import compare as comparing
 
     replays = comparing.compare(names, arrivals, setup)
-    facts |= {
-        "requests": len(arrivals),
-        "rate_rps": len(arrivals) / max(arrivals[-1].arrival_s, 1e-9),
+    facts |= {"requests": len(arrivals), "rate_rps": len(arrivals) / max(arrivals[-1].arrival_s, 1e-9)}
+    report = {
+        "setup": facts | _setup_facts(setup),
+        "policies": {done.policy: comparing.figures(done) for done in replays},
+    }
+    _show(report)
+    json, html = out
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if html is not None:
+        from octavo.cli.schedule_report import of_one_load
+
+        html.write_text(of_one_load(report, replays), encoding="utf-8")
+
+
+def _run_loads(
+    names: list[str],
+    arrivals_of_seed: Any,
+    setup: Any,
+    what: tuple[dict[str, Any], str],
+    out: tuple[Path | None, Path | None],
+) -> None:
+    import msgspec
+
+    from octavo.simulator.sweep import knee, sweep
+
+    facts, text = what
+    try:
+        loads = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        loads = []
+    if not loads or loads[0] <= 0:
+        raise ConfigError(
+            f"loads = {text!r}: expected numbers above zero with commas between them, e.g. 0.5,0.7", param="loads"
+        )
+    points = list(sweep(names, arrivals_of_seed, setup, loads, range(setup.seed, setup.seed + facts["seeds"])))
+    facts |= {"requests": len(points[0].done.ended) + len(points[0].done.refused)} | _setup_facts(setup)
+    policies = {}
+    for name in names:
+        kept = [_mean(one.kept for one in points if (one.done.policy, one.load) == (name, load)) for load in loads]
+        bend = knee(loads, kept, facts["keep"])
+        per_load = points[0].rate_rps / points[0].load
+        policies[name] = {"knee_load": bend, "knee_rps": bend * per_load, "kept": kept}
+    most = [_mean(one.most_kept for one in points if one.load == load) for load in loads]
+    report = {"setup": facts, "loads": loads, "most_kept": most, "policies": policies}
+    _show_loads(report)
+    json, html = out
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if html is not None:
+        from octavo.cli.schedule_report import of_loads
+
+        html.write_text(of_loads(report), encoding="utf-8")
+
+
+def _mean(values: Any) -> float:
+    found = list(values)
+    return float(sum(found) / len(found))
+
+
+def _setup_facts(setup: Any) -> dict[str, Any]:
+    return {
         "machine_source": setup.machine.source,
         "max_num_running": setup.max_num_running,
         "max_step_tokens": setup.max_step_tokens,
         "lengths": setup.lengths,
         "seed": setup.seed,
     }
-    report = {"setup": facts, "policies": {done.policy: comparing.figures(done) for done in replays}}
-    _show(report)
-    json, html = out
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    if html is not None:
-        from octavo.simulator.report import render
-
-        html.write_text(render(report, replays), encoding="utf-8")
 
 
 def _setup(machine: str, classes: Path | None, sizes: tuple[int, int], lengths: str, seed: int) -> Any:
@@ -99,12 +169,11 @@ def _setup(machine: str, classes: Path | None, sizes: tuple[int, int], lengths: 
     return Setup(found, promises, max_num_running=sizes[0], max_step_tokens=sizes[1], lengths=lengths, seed=seed)
 
 
-def _arrivals(source: str, count: int, setup: Any, who: tuple[float, str, int]) -> list[Any]:
+def _arrivals(source: str, count: int, setup: Any, shares: str, tenants: int) -> Callable[[int], list[Any]]:
+    """The trace's requests for a seed, at its own rate."""
     from octavo.bench.traces import read_trace
-    from octavo.simulator.replay import capacity_rps
-    from octavo.simulator.traffic import Mix, arrivals_of, at_rate
+    from octavo.simulator.traffic import Mix, arrivals_of
 
-    load, shares, tenants = who
     try:
         parts = tuple(float(part) for part in shares.split(",")) if shares else (1.0,) * len(setup.classes.all)
     except ValueError:
@@ -112,9 +181,28 @@ def _arrivals(source: str, count: int, setup: Any, who: tuple[float, str, int]) 
             f"shares = {shares!r}: expected numbers with commas between them, e.g. 0.4,0.4,0.2", param="shares"
         ) from None
     rows = list(read_trace(source))
-    mix = Mix(parts, tenants, longest=setup.machine.kv_tokens // 2, seed=setup.seed)
-    arrivals = arrivals_of(rows, count or len(rows), setup.classes, mix)
-    return at_rate(arrivals, capacity_rps(arrivals, setup) * load) if load > 0 else arrivals
+
+    def of(seed: int) -> list[Any]:
+        mix = Mix(parts, tenants, longest=setup.machine.kv_tokens // 2, seed=seed)
+        return arrivals_of(rows, count or len(rows), setup.classes, mix)
+
+    return of
+
+
+def _show_loads(report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    setup = report["setup"]
+    title = f"{setup['trace']}: share of promises kept; knee: the highest load at which {setup['keep']:.0%} are"
+    table = Table(title=title, title_justify="left")
+    for column in ("policy", "knee load", "knee req/s", *(f"{load:g}" for load in report["loads"])):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for name, found in report["policies"].items():
+        table.add_row(
+            name, f"{found['knee_load']:.3g}", f"{found['knee_rps']:.3g}", *(f"{one:.1%}" for one in found["kept"])
+        )
+    table.add_row("no schedule more", "", "", *(f"{one:.1%}" for one in report["most_kept"]))
+    stdout().print(table)
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -6,12 +6,15 @@ The sources are issues and papers of other projects; numbers follow them (a 600K
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 
+from octavo.scheduler.classes import ServiceClasses
+from octavo.simulator.books import Ended
 from octavo.simulator.machine import find_machine
 from octavo.simulator.replay import Replay, Setup
-from octavo.simulator.traffic import Arrival
+from octavo.simulator.traffic import Arrival, Mix, Row, arrivals_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +28,19 @@ class Scenario:
     unit: str
 
 
-def scenarios() -> list[Scenario]:
-    """Fresh ones; the same every time."""
+def scenarios(azure_code: Sequence[Row]) -> list[Scenario]:
+    """Fresh ones; the same every time. ``azure_code``: that trace."""
     return [
         urgent_against_full_slots(),
+        preempted_among_later_ones(),
         stranger_among_cache_hits(),
         short_behind_huge_prefill(),
         decodes_beside_long_prefill(),
         greedy_among_polite(),
         overload(3.0),
+        burst_after_silence(azure_code),
+        never_fitting_in_the_middle(),
+        liars_among_honest(),
     ]
 
 
@@ -47,6 +54,17 @@ def urgent_against_full_slots() -> Scenario:
         Setup(find_machine("h200-8b"), max_num_running=8),
         lambda done: _ttft(done, "urgent"),
         "s to its first token",
+    )
+
+
+def preempted_among_later_ones() -> Scenario:
+    """A preempted request goes back to the end of the queue. Here the cache holds nine as they start, five as they end."""
+    return Scenario(
+        "preempted for want of memory, others behind",
+        [Arrival(f"r{i}", 0.02 * i, 500, 400, 500, "standard", f"t{i % 2}") for i in range(30)],
+        Setup(replace(find_machine("h200-8b"), kv_tokens=4_800), max_num_running=16),
+        lambda done: sum(_overtaken(done, one) for one in done.ended if one.timings.num_preemptions),
+        "later ones that ended before a preempted one",
     )
 
 
@@ -114,6 +132,70 @@ def overload(factor: float) -> Scenario:
         lambda done: sum(not one.kept_promise for one in done.ended),
         f"broken promises of {len(found)}",
     )
+
+
+def burst_after_silence(azure_code: Sequence[Row]) -> Scenario:
+    """632 requests in a minute after silence, as the Azure code trace has them, on a machine that cannot take them."""
+    drawn = arrivals_of(azure_code[-476:], 632, ServiceClasses(), Mix((0.4, 0.4, 0.2)))
+    urgent = sum(one.service_class == "interactive" for one in drawn)
+    return Scenario(
+        "632 requests in a minute, after silence",
+        [replace(one, arrival_s=60.0 + 60.0 * i / 632) for i, one in enumerate(drawn)],
+        Setup(find_machine("h200-70b-fp8")),
+        lambda done: sum(not one.kept_promise for one in done.ended if one.promise.name == "interactive"),
+        f"broken promises of {urgent} interactive requests",
+    )
+
+
+def never_fitting_in_the_middle() -> Scenario:
+    """A request that can never fit hangs the queue behind it for ever; here it is refused at once."""
+    machine = find_machine("h200-8b")
+    return Scenario(
+        "behind one that can never fit",
+        [
+            Arrival("before", 0.0, 100, 5, 10),
+            Arrival("never", 0.1, machine.kv_tokens + 1, 5, 10),
+            Arrival("behind", 0.2, 100, 5, 10),
+        ],
+        Setup(machine),
+        lambda done: _ttft(done, "behind"),
+        "s to its first token",
+    )
+
+
+def liars_among_honest() -> Scenario:
+    """Half of the clients state the highest priority and the shortest answer, whatever is true."""
+    rng, now, honest = random.Random(0), 0.0, []  # noqa: S311 - a plan of traffic
+    for i in range(100):
+        now += rng.expovariate(40.0)
+        honest.append(
+            Arrival(f"h{i}", now, 1000, 60, 1000, ("interactive", "standard", "batch")[i % 3], "honest", i % 3)
+        )
+    liars = [
+        replace(one, request_id=f"l{i}", tenant="liars", priority=-100, max_tokens=61) for i, one in enumerate(honest)
+    ]
+    return Scenario(
+        "clients that lie about length and priority",
+        sorted([*honest, *liars], key=_arrival),
+        Setup(find_machine("h200-8b")),
+        lambda done: _mean_ttft(done, "honest") / _mean_ttft(done, "liars"),
+        "times sooner served than honest ones",
+    )
+
+
+def _overtaken(done: Replay, late: Ended) -> int:
+    """How many that came after it ended before it."""
+    return sum(
+        one.arrival.arrival_s > late.arrival.arrival_s and _end_s(one) < _end_s(late) - 1e-9 for one in done.ended
+    )
+
+
+def _end_s(one: Ended) -> float:
+    return one.arrival.arrival_s + (one.timings.e2e_s or 0.0)
+
+
+def _mean_ttft(done: Replay, tenant: str) -> float:
+    return fmean(one.timings.ttft_s or 0.0 for one in done.ended if one.arrival.tenant == tenant)
 
 
 def _ttft(done: Replay, request_id: str) -> float:

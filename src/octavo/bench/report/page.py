@@ -16,6 +16,10 @@ from octavo.bench.report.rows_section import peers_section, suite_section
 from octavo.bench.report.run_section import run_section
 from octavo.bench.report.runs_section import comparison_sections, runs_section, sweep_sections
 
+FOOTNOTE = (
+    "Every latency counts from the moment a request was due. Intervals are 95 % confidence intervals; failed and timed-out "
+    "requests are in no latency."
+)
 MOST_DRAWN = 12  # runs with figures of their own: more make a page that no browser likes
 
 
@@ -35,7 +39,7 @@ def sections(results: Results, pen: Pen) -> list[Section]:
     return found
 
 
-def render(found: Sequence[Section]) -> str:
+def render(found: Sequence[Section], title: str = "octavo bench", footnote: str = FOOTNOTE) -> str:
     """One HTML file: style and figures inside, no scripts, nothing fetched. All text is escaped; only figures, which are ours,
     are not."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -43,7 +47,13 @@ def render(found: Sequence[Section]) -> str:
     formulas = {name: text for section in found for name, text in section.formulas.items()}
     num_runs = sum(section.key.startswith("run-") for section in found)
     return template.render(
-        sections=found, formulas=formulas, version=__version__, svg=_svg, not_drawn=max(0, num_runs - MOST_DRAWN)
+        sections=found,
+        formulas=formulas,
+        version=__version__,
+        svg=_svg,
+        not_drawn=max(0, num_runs - MOST_DRAWN),
+        title=title,
+        footnote=footnote,
     )
 
 

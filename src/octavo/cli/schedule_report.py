@@ -1,0 +1,137 @@
+"""What ``octavo schedule compare`` found, as one page in the style of ``octavo bench report``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from octavo.bench.figures import FigureKind
+from octavo.bench.figures.style import GREY, fit_legend, look, mark_limit, new_figure, plain_axis
+from octavo.bench.report.page import render
+from octavo.bench.report.parts import Pen, Section, Table
+from octavo.simulator.replay import Replay
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ("output_tokens_per_s", "goodput_rps", "max_wait_exceeded", "fairness_gap_tokens", "jain", "preemptions")
+CLASS_COLUMNS = ("ttft_p50_s", "ttft_p99_s", "tpot_p99_s", "violations", "requests")
+FOOTNOTE = "A simulation: the engine's own scheduler and KV cache on a virtual clock, over a model of step times."
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Times to the first token of one class, by policy."""
+
+    name: str
+    promised_s: float | None
+    by_policy: Mapping[str, Sequence[float]]
+
+
+def of_one_load(report: Mapping[str, Any], replays: Sequence[Replay]) -> str:
+    """``report``: what ``--json`` writes."""
+    policies, pen = report["policies"], Pen()
+    goodput: FigureKind[Mapping[str, Any]] = FigureKind(
+        "goodput", "Requests that got everything their class promises, per second.", _draw_goodput
+    )
+    sections = [
+        Section(
+            "policies",
+            "Scheduling policies compared",
+            facts=_facts(report["setup"]),
+            tables=(_table("", COLUMNS, policies),),
+            pictures=pen.draw("policies", (goodput,), policies),
+        )
+    ]
+    caption = "Share of requests whose first token came within the time; the dashed line is the promise."
+    kind: FigureKind[_Times] = FigureKind("ttft", caption, _draw_times)
+    for name in next(iter(policies.values()))["classes"]:
+        rows = {policy: figures["classes"].get(name, {}) for policy, figures in policies.items()}
+        table = _table("", CLASS_COLUMNS, rows)
+        pictures = pen.draw(f"class-{name}", (kind,), _times(name, replays))
+        sections.append(Section(f"class-{name}", f"Class {name}", tables=(table,), pictures=pictures))
+    return render(sections, "octavo schedule compare", FOOTNOTE)
+
+
+def of_loads(report: Mapping[str, Any]) -> str:
+    """``report``: what ``--json`` writes with ``--loads``."""
+    loads, policies = report["loads"], report["policies"]
+    headings = ("policy", "knee load", "knee requests/s", *(f"kept at {load:g}" for load in loads))
+    rows = [
+        (name, _text(found["knee_load"]), _text(found["knee_rps"]), *(f"{one:.1%}" for one in found["kept"]))
+        for name, found in policies.items()
+    ]
+    rows.append(("no schedule keeps more than", "", "", *(f"{one:.1%}" for one in report["most_kept"])))
+    caption = (
+        "Share of promises kept, mean over seeds. Grey: more than any schedule could keep. Dashed: the knee's share."
+    )
+    kind: FigureKind[Mapping[str, Any]] = FigureKind("kept", caption, _draw_kept)
+    section = Section(
+        "loads",
+        "Scheduling policies over loads",
+        facts=_facts(report["setup"]),
+        tables=(Table("", headings, rows),),
+        notes=(f"The knee is the highest load up to which {report['setup']['keep']:.0%} of all promises are kept.",),
+        pictures=Pen().draw("loads", (kind,), report),
+    )
+    return render([section], "octavo schedule compare", FOOTNOTE)
+
+
+def _facts(setup: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), _text(value)) for key, value in setup.items()]
+
+
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    found = [(name, *(_text(row.get(one)) for one in columns)) for name, row in rows.items()]
+    return Table(title, ("policy", *(one.replace("_", " ") for one in columns)), found)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _times(name: str, replays: Sequence[Replay]) -> _Times:
+    own = {done.policy: [one for one in done.ended if one.promise.name == name] for done in replays}
+    promised_s = next((one.promise.ttft_s for ended in own.values() for one in ended), None)
+    times = {policy: sorted(one.timings.ttft_s or 0.0 for one in ended) for policy, ended in own.items()}
+    return _Times(name, promised_s, times)
+
+
+def _draw_goodput(policies: Mapping[str, Any]) -> Figure:
+    figure = new_figure(0.8 + 0.3 * len(policies), "Goodput")
+    axes = figure.subplots()
+    bars = axes.barh(list(policies), [one["goodput_rps"] for one in policies.values()], color=look(0).colour)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel("goodput, requests/s")
+    return figure
+
+
+def _draw_times(times: _Times) -> Figure | None:
+    if not any(times.by_policy.values()):
+        return None
+    figure = new_figure(3.0, f"Time to the first token: {times.name}")
+    axes = figure.subplots()
+    for i, (policy, found) in enumerate(times.by_policy.items()):
+        shares = [(place + 1) / len(found) for place in range(len(found))]
+        axes.step(found, shares, where="post", label=policy, **look(i).kwargs())
+    mark_limit(axes, times.promised_s, vertical=True)
+    plain_axis(axes.xaxis, [one for found in times.by_policy.values() for one in found])
+    axes.set(xlabel="time to first token, s", ylabel="share of requests")
+    fit_legend(figure, axes.get_legend_handles_labels()[0])
+    return figure
+
+
+def _draw_kept(report: Mapping[str, Any]) -> Figure:
+    figure, loads = new_figure(3.4, "Promises kept"), report["loads"]
+    axes = figure.subplots()
+    axes.fill_between(loads, report["most_kept"], 1.0, color=GREY, alpha=0.25, linewidth=0)
+    for i, (policy, found) in enumerate(report["policies"].items()):
+        axes.plot(loads, found["kept"], label=policy, marker=look(i).marker, markersize=4, **look(i).kwargs())
+    mark_limit(axes, report["setup"]["keep"], vertical=False)
+    axes.set(xlabel="load, of what the machine can do", ylabel="share of promises kept")
+    fit_legend(figure, axes.get_legend_handles_labels()[0])
+    return figure
