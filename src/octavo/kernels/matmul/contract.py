@@ -14,6 +14,8 @@ def check(a: Tensor, b: Tensor) -> None:
     expect_value("a", a.dim() == 2, f"shape {list(a.shape)}", "[M, K]")
     expect_same("b", b, "a", a)
     expect_shape("b", b, (a.shape[1], None), "[K, N] with the K of a")
+    for name, value in (("a", a), ("b", b)):
+        expect_value(name, max(value.shape) < 1 << 31, f"shape {list(value.shape)}", "sizes below 2^31")
 
 
 def fake(a: Tensor, b: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ DEVICE void finish(T* __restrict__ out, const T* __restrict__ bias, int N, int r
     if (both) second += to_float(bias[column + 1]);
   }
   T* to = out + static_cast<int64_t>(row) * N + column;
-  first = activate<ACTIVATION>(first);
-  second = activate<ACTIVATION>(second);
+  first = activate<ACTIVATION, T>(first);
+  second = activate<ACTIVATION, T>(second);
   if constexpr (EVEN) {
     *reinterpret_cast<uint32_t*>(to) = pack_pair(first, second, T{});
   } else {

@@ -21,10 +21,10 @@ vector_add(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ out
 #pragma unroll
     for (int i = 0; i < PACKS; i++)
       if (at + i * stride < packs) {
-        Pack<T> sum;
+        float sums[SIZE];
 #pragma unroll
-        for (int j = 0; j < SIZE; j++) sum.values[j] = from_float<T>(x[i][j] + y[i][j]);
-        store_pack_once(out + (at + i * stride) * SIZE, sum);
+        for (int j = 0; j < SIZE; j++) sums[j] = x[i][j] + y[i][j];
+        store_pack_once(out + (at + i * stride) * SIZE, pack_floats<T>(sums));
       }
   }
   int64_t last = packs * SIZE + first;  // fewer than SIZE elements are left: the first threads of the grid take one each

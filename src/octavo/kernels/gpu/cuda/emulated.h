@@ -310,9 +310,7 @@ template <class T>
 inline T __ldg(const T* from) {
   return *from;
 }
-inline float __expf(float x) { return expf(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __fdividef(float a, float b) { return a / b; }
 template <class T>
 inline T min(T a, T b) {
   return a < b ? a : b;
