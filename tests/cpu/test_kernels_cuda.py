@@ -127,3 +127,14 @@ def test_the_emulator_rounds_as_torch_does(write, dtype):
     Kernel(source).launch(CPU, 1, values, out, back, len(values))
     assert torch.equal(out, values.to(dtype))
     assert torch.equal(back, out.float())
+
+
+def test_the_emulator_reads_fp8_as_torch_does(write):
+    bits = torch.arange(256, dtype=torch.uint8)
+    out = torch.empty(256)
+    text = (
+        HEAD
+        + "void fp8(const float8_e4m3fn* in, float* out) { for (int i = 0; i < 256; i++) out[i] = to_float(in[i]); }"
+    )
+    Kernel(write(text, "fp8", "PP", threads=1)).launch(CPU, 1, bits, out)
+    assert torch.equal(out.nan_to_num(7.5), bits.view(torch.float8_e4m3fn).float().nan_to_num(7.5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def load(cubin: bytes, entry: str, shared_bytes: int, device: int) -> ctypes.c_v
     """The kernel ``entry`` on GPU number ``device``; lives as long as the process."""
     _library()
     with torch.cuda.device(device):
-        torch.cuda.current_stream()  # torch makes the GPU's context when first used
+        _bind_context(device)
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         _call("cuModuleLoadData", ctypes.byref(module), cubin)
         _call("cuModuleGetFunction", ctypes.byref(function), module, entry.encode())
@@ -58,11 +58,27 @@ def launch(
     size = ctypes.c_size_t(len(packed))
     extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(packed), _BUFFER_SIZE, ctypes.addressof(size), _END)
     stream = ctypes.c_void_p(torch._C._cuda_getCurrentRawStream(device))
-    if device == torch.cuda.current_device():
-        _call("cuLaunchKernel", function, *grid, block[0], 1, 1, block[1], stream, None, extra)
-    else:
-        with torch.cuda.device(device):
-            _call("cuLaunchKernel", function, *grid, block[0], 1, 1, block[1], stream, None, extra)
+    words = ("cuLaunchKernel", function, *grid, block[0], 1, 1, block[1], stream, None, extra)
+    if device == torch.cuda.current_device() and _has_context():
+        _call(*words)
+        return
+    with torch.cuda.device(device):
+        _bind_context(device)
+        _call(*words)
+
+
+def _has_context() -> bool:
+    """A thread that has called nothing of CUDA yet has none, whatever torch believes its device to be."""
+    context = ctypes.c_void_p()
+    _call("cuCtxGetCurrent", ctypes.byref(context))
+    return context.value is not None
+
+
+def _bind_context(device: int) -> None:
+    """The GPU's primary context, which torch uses too, becomes this thread's."""
+    context = ctypes.c_void_p()
+    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+    _call("cuCtxSetCurrent", context)
 
 
 def tensor_map(matrix: Tensor, box: tuple[int, int]) -> bytes:
@@ -70,17 +86,21 @@ def tensor_map(matrix: Tensor, box: tuple[int, int]) -> bytes:
 
     What lies outside the matrix is read as 0. Its address and its rows have to be multiples of 16 bytes.
     """
-    rows, columns = matrix.shape
+    return _encode(matrix.data_ptr(), matrix.shape[0], matrix.shape[1], matrix.dtype, box)
+
+
+@lru_cache(4096)  # weights stay where they are, and torch's allocator hands out the same addresses again
+def _encode(address: int, rows: int, columns: int, dtype: torch.dtype, box: tuple[int, int]) -> bytes:
     out = (ctypes.c_uint64 * (2 * TENSOR_MAP_BYTES // 8))()
     aligned = (ctypes.addressof(out) + 63) // 64 * 64  # cuda.h: a CUtensorMap is aligned to 64 bytes
     _call(
         "cuTensorMapEncodeTiled",
         ctypes.c_void_p(aligned),
-        _TENSOR_TYPES[matrix.dtype],
+        _TENSOR_TYPES[dtype],
         2,
-        ctypes.c_void_p(matrix.data_ptr()),
+        ctypes.c_void_p(address),
         (ctypes.c_uint64 * 2)(columns, rows),
-        (ctypes.c_uint64 * 1)(columns * matrix.element_size()),
+        (ctypes.c_uint64 * 1)(columns * dtype.itemsize),
         (ctypes.c_uint32 * 2)(box[1], box[0]),
         (ctypes.c_uint32 * 2)(1, 1),
         0,  # not interleaved

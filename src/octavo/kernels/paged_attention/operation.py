@@ -18,6 +18,7 @@ OPERATION = Operation(
     backends={
         "torch": "octavo.kernels.paged_attention.cpu:paged_attention",
         "triton": "octavo.kernels.paged_attention.triton:paged_attention",
+        "cuda": "octavo.kernels.paged_attention.cuda:paged_attention",
     },
     by_device={"cpu": "torch", "cuda": "triton"},
 )

@@ -20,6 +20,9 @@ struct float16 {
 struct bfloat16 {
   uint16_t bits;
 };
+struct float8_e4m3fn {
+  uint8_t bits;
+};
 typedef float float32;
 
 constexpr int WARP = 32;
@@ -63,6 +66,13 @@ DEVICE uint32_t pack_pair(float low, float high, U) {
   return first.bits | static_cast<uint32_t>(second.bits) << 16;
 }
 #endif
+
+// As a half with the exponent's bias corrected: exact, subnormals included; all ones is the one NaN. For any architecture.
+DEVICE float to_float(float8_e4m3fn value) {
+  uint32_t size = value.bits & 0x7f;
+  float out = to_float(float16{static_cast<uint16_t>((value.bits & 0x80) << 8 | size << 7)}) * 256.0f;
+  return size == 0x7f ? __uint_as_float(0x7fc00000u) : out;
+}
 
 // The special function unit's own, 2 units in the last place off; without the handling of denormals, which costs 5 instructions.
 #ifndef OCTAVO_EMULATED

@@ -1,0 +1,106 @@
+"""Decode attention in CUDA C++: beside Triton's, to read and to compare. A prefill's rows are each taken as a decode.
+
+So the whole contract holds, but a prefill reads the cache once a row: serve prefills with Triton.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from octavo.kernels.gpu.module import CudaAhead, Kernel, num_multiprocessors
+from octavo.kernels.gpu.nvrtc import CudaSource
+from octavo.kernels.gpu.types import rows_aligned, type_name
+
+THREADS = 128
+TOKENS = 4  # that a lane has under way; half of them from an fp8 cache, whose packs hold twice the elements
+MOST_HEADS = 8  # of the query heads that share a kv head; more are taken in parts
+BLOCKS_PER_MULTIPROCESSOR, LEAST_PIECE = 8, 256
+PIECES, TOGETHER = "PPPPPPPPiiiiiiiiiff", "PPPqiii"
+
+
+def source(
+    entry: str, q: torch.dtype, kv: torch.dtype, shape: tuple[int, int, int], vector: bool, debug: bool
+) -> CudaSource:
+    """``shape``: query heads of a block, head size, block size. ``vector``: rows of the cache begin at multiples of 16 bytes."""
+    heads, head_dim, block_size = shape
+    loads = head_dim * kv.itemsize // 16 if vector else head_dim
+    team = min(32, 1 << (loads - 1).bit_length())
+    defines = (
+        *(("T", type_name(q)), ("C", type_name(kv)), ("VECTOR", int(vector)), ("DEBUG", int(debug))),
+        *(
+            ("HEADS", heads),
+            ("HEAD_DIM", head_dim),
+            ("BLOCK_SIZE", block_size),
+            ("TOKENS", TOKENS // 2 if kv.itemsize == 1 else TOKENS),
+        ),
+        *(("TEAM", team), ("EACH", -(-loads // team))),
+    )
+    pieces = entry == "attention_pieces"
+    shared = THREADS // team * heads * (head_dim + 2) * 4 if pieces else 0
+    return CudaSource(
+        Path(__file__).with_name("attention.cu"), entry, PIECES if pieces else TOGETHER, THREADS, shared, defines
+    )
+
+
+_kernel = cache(lambda *variant: Kernel(source(*variant)))
+
+
+def paged_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_starts: Tensor,
+    context_lens: Tensor,
+    block_tables: Tensor,
+    num_decodes: int,
+    max_context_len: int,
+    scale: float,
+    window: int = 0,
+    soft_cap: float = 0.0,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
+    split_tokens: int = 0,
+    debug: bool = False,
+) -> Tensor:
+    """See ``contract.check``; -> shape and dtype of ``q``."""
+    (rows, heads, head_dim), (num_blocks, block_size, kv_heads, _) = q.shape, keys.shape
+    out, requests = torch.empty_like(q), context_lens.shape[0]
+    if not out.numel() or not requests or not max_context_len:
+        return out.zero_()
+    parts = -(-(heads // kv_heads) // MOST_HEADS)
+    shape = -(-(heads // kv_heads) // parts), head_dim, block_size
+    blocks = rows * kv_heads * parts
+    piece = split_tokens or _piece(blocks, max_context_len, q.device)
+    pieces = -(-max_context_len // piece)
+    variant = q.dtype, keys.dtype, shape, rows_aligned(head_dim, keys, values), debug
+    partial = q.new_empty((rows, heads, pieces, head_dim + 2), dtype=torch.float32)
+    _kernel("attention_pieces", *variant).launch(
+        q.device,
+        blocks * pieces,
+        *(q, keys, values, query_starts, context_lens, block_tables, 0 if key_scale is None else key_scale, partial),
+        *(requests, rows, heads, kv_heads, num_blocks, block_tables.shape[1], pieces, piece, window, scale, soft_cap),
+    )
+    _kernel("attention_together", *variant).launch(
+        q.device,
+        -(-rows * heads // (THREADS // 32)),
+        *(partial, 0 if value_scale is None else value_scale, out, rows * heads, heads, kv_heads, pieces),
+    )
+    return out
+
+
+def _piece(blocks: int, max_context_len: int, device: torch.device) -> int:
+    """Tokens of a piece, so that all multiprocessors have work, but none so little that the second kernel costs more."""
+    pieces = -(-BLOCKS_PER_MULTIPROCESSOR * num_multiprocessors(device) // blocks)
+    return max(LEAST_PIECE, -(-max_context_len // pieces))
+
+
+_LLAMA = (4, 128, 16)
+AHEAD = (
+    CudaAhead("pieces bfloat16", source("attention_pieces", torch.bfloat16, torch.bfloat16, _LLAMA, True, False)),
+    CudaAhead("pieces fp8", source("attention_pieces", torch.bfloat16, torch.float8_e4m3fn, _LLAMA, True, False)),
+    CudaAhead("together", source("attention_together", torch.bfloat16, torch.bfloat16, _LLAMA, True, False)),
+)
