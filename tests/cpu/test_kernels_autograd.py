@@ -49,3 +49,14 @@ def test_a_strided_derivative_is_taken():
     x, weight = torch.randn(4, 8, requires_grad=True), torch.ones(8, requires_grad=True)
     K.rms_norm(x, weight).t().sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
+
+
+def test_the_derivative_of_a_rotation_is_the_rotation_back():
+    x, angles = torch.randn(5, 3, 12, requires_grad=True), torch.rand(5, 4)
+    grad = torch.randn(5, 3, 12)
+    (got,) = torch.autograd.grad(K.rotary(x, angles.cos(), angles.sin()), x, grad)
+    double = x.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(
+        operation("rotary").reference(double, angles.cos(), angles.sin()), double, grad.double()
+    )
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-6)

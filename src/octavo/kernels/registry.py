@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from octavo.kernels.operation import Operation
 
 NAMES: tuple[str, ...] = (
+    "rotary",
+    "rotary_write_kv",
     "silu_mul",
     "silu_mul_backward",
     "add_layer_norm",

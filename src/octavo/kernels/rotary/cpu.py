@@ -5,10 +5,48 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from octavo.kernels.paged_attention.contract import FP8
 from octavo.kernels.rotary.contract import RotaryAngles
+
+FP8_MAX = 448.0
 
 
 def rotary(x: Tensor, angles: RotaryAngles) -> Tensor:
     """``x``: ``[T, H, D]`` -> a new tensor of the same shape and dtype."""
     low, high = x.chunk(2, -1)
     return torch.addcmul(x * angles.cos, torch.cat((high, low), -1), angles.sin)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """``x``: ``[T, H, D]``; ``cos``, ``sin``: float32 ``[T, R/2]`` -> a new tensor like ``x``, float32 inside."""
+    half, out = cos.shape[1], x.new_empty(x.shape)
+    low, high = x[..., :half].float(), x[..., half : 2 * half].float()
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    out[..., :half] = low * cos - high * sin
+    out[..., half : 2 * half] = high * cos + low * sin
+    out[..., 2 * half :] = x[..., 2 * half :]
+    return out
+
+
+def rotary_write_kv(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
+) -> Tensor:
+    """The queries turned; keys turned and values as they are in their slots."""
+    inside = (slots >= 0) & (slots < keys.shape[0] * keys.shape[1])
+    for rows, cache, scale in ((turned(k.float(), cos, sin), keys, key_scale), (v, values, value_scale)):
+        if scale is not None:
+            rows = (rows / scale[:, None]).clamp(-FP8_MAX, FP8_MAX)
+        stored = rows.to(cache.dtype)[inside]
+        if cache.dtype == FP8:  # indexing knows no 8-bit floats
+            cache, stored = cache.view(torch.uint8), stored.view(torch.uint8)
+        cache.view(-1, *cache.shape[2:])[slots[inside]] = stored
+    return turned(q, cos, sin)

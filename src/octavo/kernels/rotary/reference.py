@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
 
 def rotary_reference(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
     """``x``: ``[T, H, D]``, ``positions``: ``[T]``, ``inv_freq``: ``[D/2]`` -> float64 ``[T, H, D]``."""
-    out, half = torch.empty(x.shape, dtype=torch.float64), x.shape[2] // 2
-    for row, position in enumerate(positions.tolist()):
-        for d, frequency in enumerate(inv_freq.double().tolist()):
-            cos, sin = math.cos(position * frequency), math.sin(position * frequency)
-            low, high = x[row, :, d].double(), x[row, :, d + half].double()
-            out[row, :, d], out[row, :, d + half] = low * cos - high * sin, high * cos + low * sin
+    angles = positions.double().unsqueeze(1) * inv_freq.double()
+    return turned_reference(x, angles.cos(), angles.sin())
+
+
+def turned_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """``x``: ``[T, H, D]``; ``cos``, ``sin``: ``[T, R/2]`` -> float64 ``[T, H, D]``."""
+    out, half = x.double().clone(), cos.shape[1]
+    for d in range(half):
+        c, s = cos[:, d, None].double(), sin[:, d, None].double()
+        low, high = x[..., d].double(), x[..., d + half].double()
+        out[..., d], out[..., d + half] = low * c - high * s, high * c + low * s
     return out
+
+
+def rotary_write_kv_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
+) -> Tensor:
+    """The queries turned; the cache is written row by row."""
+    for rows, cache, scale in ((turned_reference(k, cos, sin), keys, key_scale), (v.double(), values, value_scale)):
+        if scale is not None:
+            rows = (rows / scale.double()[:, None]).clamp(-448, 448)
+        for row, slot in enumerate(slots.tolist()):
+            if 0 <= slot < cache.shape[0] * cache.shape[1]:
+                cache[slot // cache.shape[1], slot % cache.shape[1]] = rows[row].float().to(cache.dtype)
+    return turned_reference(q, cos, sin)
