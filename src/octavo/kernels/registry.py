@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from octavo.kernels.operation import Operation
 
 NAMES: tuple[str, ...] = (
+    "sampling",
+    "penalties",
+    "logprobs",
     "rotary",
     "rotary_write_kv",
     "silu_mul",

@@ -25,9 +25,9 @@ TILE = 2048  # elements a program
 
 
 @triton.jit
-def _store(to, at, values, inside, scale, head, FP8_CACHE: tl.constexpr):
+def _store(to, at, values, inside, scale, head, heads, FP8_CACHE: tl.constexpr):
     if FP8_CACHE:
-        scales = tl.load(scale + head, mask=inside, other=1.0)
+        scales = tl.load(scale + head, mask=head < heads, other=1.0)
         tl.store(to + at, to_e4m3(values / scales), mask=inside)
     else:
         tl.store(to + at, values.to(to.dtype.element_ty), mask=inside)
@@ -48,12 +48,12 @@ def _turn(x, cos, sin, to, scale, from_row, to_row, token, first, heads,
         c = tl.load(cos + token * HALF + d, mask=d < HALF, other=0.0)
         s = tl.load(sin + token * HALF + d, mask=d < HALF, other=0.0)
         low, high = low * c - high * s, high * c + low * s
-    _store(to + to_row, at, low, inside, scale, head, FP8_CACHE)
-    _store(to + to_row, at + HALF, high, inside, scale, head, FP8_CACHE)
+    _store(to + to_row, at, low, inside, scale, head, heads, FP8_CACHE)
+    _store(to + to_row, at + HALF, high, inside, scale, head, heads, FP8_CACHE)
     for start in tl.static_range(2 * HALF, HEAD_DIM, BLOCK):  # what does not turn
         inside = (head < heads) & (start + d < HEAD_DIM)
         rest = tl.load(x + from_row + at + start, mask=inside, other=0.0).to(tl.float32)
-        _store(to + to_row, at + start, rest, inside, scale, head, FP8_CACHE)
+        _store(to + to_row, at + start, rest, inside, scale, head, heads, FP8_CACHE)
 
 
 @triton.jit

@@ -1,0 +1,21 @@
+"""A vocabulary of 128,256 for the batches of decode; torch sorts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from octavo.kernels.logprobs.cases import make
+from octavo.kernels.operation import Benchmark
+from octavo.kernels.sampling.bench import VOCABULARY
+from octavo.kernels.sampling.cases import Rows
+from octavo.kernels.sampling.cpu import logprobs
+
+BENCHMARKS = tuple(
+    Benchmark(
+        f"{rows} rows, {num_top} rivals",
+        partial(make, Rows(rows, VOCABULARY), num_top),
+        moved_bytes=4 * rows * VOCABULARY,
+        baselines={"torch eager": logprobs},
+    )
+    for rows, num_top in ((64, 0), (64, 5), (64, 20))
+)

@@ -1,0 +1,1 @@
+"""``sampling(logits, ...)``: one token a row, drawn by a counter-based random number; ``native/`` holds the CPU's."""
