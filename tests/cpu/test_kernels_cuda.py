@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -138,3 +142,12 @@ def test_the_emulator_reads_fp8_as_torch_does(write):
     )
     Kernel(write(text, "fp8", "PP", threads=1)).launch(CPU, 1, bits, out)
     assert torch.equal(out.nan_to_num(7.5), bits.view(torch.float8_e4m3fn).float().nan_to_num(7.5))
+
+
+def test_no_kernel_reads_past_its_inputs():
+    program = Path(__file__).with_name("cuda_guarded.py")
+    names = ["vector_add", "reduce", "layer_norm_gelu", "fused_gemm", "paged_attention"]
+    done = subprocess.run([sys.executable, str(program), *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (
+        f"{done.returncode} after: {done.stdout.strip().splitlines()[-1:]} {done.stderr[-2000:]}"
+    )
