@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from octavo.errors import KernelError
+from octavo.kernels.fused_gemm.concurrency import grouped, serial
 from octavo.kernels.gpu import nvrtc
 from octavo.kernels.gpu.driver import load
 from octavo.kernels.gpu.module import Kernel
@@ -151,3 +152,9 @@ def test_no_kernel_reads_past_its_inputs():
     assert done.returncode == 0, (
         f"{done.returncode} after: {done.stdout.strip().splitlines()[-1:]} {done.stderr[-2000:]}"
     )
+
+
+def test_several_products_in_one_launch_are_each_right():
+    a, b = torch.randn(3, 20, 40).bfloat16(), torch.randn(3, 40, 24).bfloat16()
+    for one, expected in zip(grouped(a, b), serial(a, b), strict=True):
+        assert torch.equal(one, expected)

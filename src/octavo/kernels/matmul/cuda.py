@@ -126,12 +126,12 @@ def takes_wgmma(a: Tensor, b: Tensor) -> bool:
 
 
 def run_mma(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, activation: str) -> None:
-    """``out = activation(a @ b + bias)`` by step 7; 16-bit types."""
-    (rows, inner), columns = a.shape, b.shape[1]
+    """``out = activation(a @ b + bias)`` by step 7; 16-bit types. ``[G, ...]``: G products of one size in one launch."""
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
     if out.numel():
         aligned = rows_aligned(inner, a) and rows_aligned(columns, b, out)
         kernel = _mma(a.dtype, aligned, bias is not None, activation)
-        blocks = -(-rows // SIDE) * -(-columns // SIDE)
+        blocks = -(-rows // SIDE) * -(-columns // SIDE), a.shape[0] if a.dim() == 3 else 1, 1
         kernel.launch(a.device, blocks, a, b, 0 if bias is None else bias, out, rows, columns, inner)
 
 

@@ -36,6 +36,9 @@ matmul_mma(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict
            int K) {
   DYNAMIC_SHARED(memory);
   T* stages = reinterpret_cast<T*>(memory);
+  a += static_cast<int64_t>(blockIdx.y) * M * K;  // of several products of one size, each behind the other; else 0
+  b += static_cast<int64_t>(blockIdx.y) * K * N;
+  out += static_cast<int64_t>(blockIdx.y) * M * N;
   Tile tile = tile_at(blockIdx.x, M, N, SIDE, SIDE);
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, slabs = ceil_div(K, DEPTH);
   int warp_row = warp / 2 * WARP_SIDE, warp_column = warp % 2 * WARP_SIDE;
