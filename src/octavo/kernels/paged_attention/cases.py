@@ -108,6 +108,8 @@ CASES = (
     _case("decodes, a context of 0", Shape((1, 1, 1), (5, 0, 20))),
     _case("decodes, a block out of range", Shape((1, 1, 1), (40, 33, 20), bad_block=True)),
     _case("prefill with a cached prefix", Shape((65,), (131,), heads=2, kv_heads=1, soft_cap=30.0, window=77)),
+    _case("prefill behind long prefixes", Shape((20, 3), (300, 200), heads=2, kv_heads=1, head_dim=24)),
+    _case("prefill, window 290, fp8 cache", Shape((9,), (400,), heads=3, kv_heads=1, window=290, fp8=True)),
     _case("8 decodes at 4096 bfloat16", Shape((1,) * 8, (4096,) * 8, 32, 8, 128, dtype=torch.bfloat16)),
     _case("2 prefills of 2048 bfloat16", Shape((2048, 2048), (2048, 3000), 4, 1, 128, dtype=torch.bfloat16)),
     _case("fp8 decodes at 4096", Shape((1,) * 4, (4096, 4000, 1, 77), 32, 8, 128, 64, torch.bfloat16, fp8=True)),

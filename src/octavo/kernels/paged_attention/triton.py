@@ -215,6 +215,7 @@ AHEAD = (
            default_decode(2, 256, 2)),
     _ahead("decode fp8", decode, {**_DECODE, **_FP8, "FP8_CACHE": 2}, default_decode(4, 128, 1), 90),
     _ahead("decode fp8 by bits", decode, {**_DECODE, **_FP8, "FP8_CACHE": 1}, default_decode(4, 128, 1), 80),
+    _ahead("decode debug", decode, {**_DECODE, "DEBUG": True}, default_decode(4, 128, 2), 90),
     Ahead("merge", merge,
           {"parts": "*fp32", "tops": "*fp32", "out": "*bf16", "context_lens": "*i32", "num_pieces": "i32", "piece": "i32",
            "window": "i32", "heads": "i32", "WINDOWED": False, "HEAD_DIM": 128, "BLOCK_D": 128}, num_warps=2),
