@@ -37,6 +37,7 @@ def arguments(fp8: bool = False):
         ("block_tables", lambda x: x[:, :2].contiguous(), ValueError, "max_context_len: 150 came, 0 to 32"),
         ("num_decodes", lambda _: 9, ValueError, "num_decodes: 9 came, 0 to 6 was expected"),
         ("num_decodes", lambda _: 6, ValueError, "q: 60 rows came, 6: every request is a decode"),
+        ("scale", lambda _: 0.0, ValueError, "scale: 0.0 came, a number above 0"),
         ("window", lambda _: -1, ValueError, "window: -1 came"),
         ("key_scale", lambda _: torch.ones(2), ValueError, "key_scale: a tensor came, None: a cache of torch.float32"),
     ],

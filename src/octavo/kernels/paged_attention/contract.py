@@ -110,6 +110,7 @@ def check(
     room = block_tables.shape[1] * keys.shape[1]
     fits = 0 <= max_context_len <= room
     expect_value("max_context_len", fits, max_context_len, f"0 to {room}, the tokens that block_tables has room for")
+    expect_value("scale", scale > 0, scale, "a number above 0")
     for name, number in (("window", window), ("soft_cap", soft_cap), ("split_tokens", split_tokens)):
         expect_value(name, number >= 0, number, "a number that is not negative")
 

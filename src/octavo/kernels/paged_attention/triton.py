@@ -4,7 +4,7 @@ The kernels are in ``triton_kernels.py``. Only the tiles on the diagonal and at 
 both is never read.
 
 Prefill is bound by the tensor cores. 128 rows by 64 tokens a step at head size 128 and eight warps: 32 KiB of queries, two
-buffers each of keys and values (96 KiB in all, 183 registers: one program an SM), wgmma on Hopper. Prediction for an H200:
+buffers each of keys and values (96 KiB in all, 185 registers: one program an SM), wgmma on Hopper. Prediction for an H200:
 450 TFLOP/s at head size 128, where pointers and not TMA bring the tiles.
 
 Decode is bound by memory: a program reads one piece of one context for one key head, 32 KiB in flight, four programs an SM.

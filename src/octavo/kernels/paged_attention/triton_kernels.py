@@ -51,12 +51,9 @@ def _beside_e4m3(rows):
 
 
 @triton.jit
-def _scores(q, k, scale, soft_cap, CAPPED: tl.constexpr):
-    """Base-2 logits ``[BLOCK_M, BLOCK_N]``; ``scale`` contains log2(e) unless ``CAPPED``, where it is over the cap."""
-    scores = dot(q, k, tl.zeros([q.shape[0], k.shape[1]], tl.float32)) * scale
-    if CAPPED:  # tanh(y) = 1 - 2 / (1 + exp(2 y))
-        scores = (soft_cap * LOG2_E) * (1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2_E))))
-    return scores
+def _capped(scores, soft_cap):
+    """Base-2 logits from ``scores`` over the cap: tanh(y) = 1 - 2 / (1 + exp(2 y))."""
+    return (soft_cap * LOG2_E) * (1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2_E))))
 
 
 @triton.jit
@@ -65,21 +62,31 @@ def _attend(q, acc, top, total, begin, stop, end, positions, keys, values, table
             MASKED: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, HEAD_DIM: tl.constexpr,
             BLOCK_D: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, FP8_CACHE: tl.constexpr,
             DEBUG: tl.constexpr):  # fmt: skip
-    """Tokens ``begin`` to ``stop`` for every row, online; ``end``: no token from here on is read."""
+    """Tokens ``begin`` to ``stop`` for every row, online; ``end``: no token from here on is read.
+
+    ``scale`` contains log2(e) unless ``CAPPED``, where it is over the cap. Where nothing forbids, logits are scaled only in the
+    exponent, by the same instruction that subtracts the maximum; a scale of 8-bit keys may be 0, and 0 times -inf is NaN.
+    """
+    LATE: tl.constexpr = not CAPPED and FP8_CACHE == 0
     n, d = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_D)
     for start in range(begin, stop, BLOCK_N):
         tokens = start + n
         k = _load(keys, table, tokens[None, :], end, d[:, None], num_blocks, head, kv_heads,
                   MASKED, HEAD_DIM, BLOCK_SIZE, FP8_CACHE, DEBUG).to(q.dtype)  # fmt: skip
-        scores = _scores(q, k, scale, soft_cap, CAPPED)
+        scores = dot(q, k, tl.zeros([q.shape[0], BLOCK_N], tl.float32))
+        if not LATE:
+            scores *= scale
+        if CAPPED:
+            scores = _capped(scores, soft_cap)
         if MASKED:
             seen = (tokens[None, :] <= positions) & (tokens[None, :] < end)
             if WINDOWED:
                 seen = seen & (tokens[None, :] > positions - window)
             scores = tl.where(seen, scores, -float("inf"))
-        higher = tl.maximum(top, tl.max(scores, axis=1))
+        highest = tl.max(scores, axis=1)
+        higher = tl.maximum(top, highest * scale if LATE else highest)
         finite = tl.where(higher == -float("inf"), 0.0, higher)  # a row that has seen nothing yet
-        weights = tl.exp2(scores - finite[:, None])
+        weights = tl.exp2((scores * scale if LATE else scores) - finite[:, None])
         shrink = tl.exp2(top - finite)
         total = total * shrink + tl.sum(weights, axis=1)
         v = _load(values, table, tokens[:, None], end, d[None, :], num_blocks, head, kv_heads,
