@@ -18,7 +18,7 @@ from octavo.kernels.gpu.types import rows_aligned, type_name
 
 HERE = Path(__file__).parent
 SIMPLE = {  # threads and the block's tile
-    "matmul_naive": (256, 16, 16),
+    "matmul_naive": (256, 32, 8),
     "matmul_coalesced": (256, 8, 32),
     "matmul_shared": (1024, 32, 32),
     "matmul_register": (256, 128, 128),

@@ -12,15 +12,15 @@ LADDER = (
     Step(
         "naive",
         "a thread computes an element; neighbouring threads take neighbouring rows",
-        "a warp's load of a touches 16 rows, a sector each, for 2 of b; per multiply-add of a warp 18 sectors from the L1 at 4 a "
-        "cycle: 4.5 cycles x 2^36 / 32 warp-steps / (132 x 1.98e9) = 37 ms, 3.7 TFLOP/s; less if a's sectors fall out of the L1",
+        "a warp's load of a touches 32 rows, so 32 lines of the L1, at 2 a cycle 16 cycles: 16 x 2^31 warp-steps / (132 x "
+        "1.98e9) = 131 ms, 1 TFLOP/s; half of that if the sectors fall out of the L1 before all 8 floats are used",
         "cuda_naive",
     ),
     Step(
         "coalesced",
         "neighbouring threads take neighbouring columns",
-        "1 sector of a, 4 of b: two load instructions for a multiply-add, and a load unit that takes one warp's load in 2 to 4 "
-        "cycles a quarter: 2 cycles x 2^31 / (132 x 1.98e9) = 16 ms, 2.2 times as fast",
+        "1 sector of a, 4 of b: the lines are no longer the bound, the two load instructions for each multiply-add are, at about "
+        "one a cycle: 2 cycles x 2^31 / (132 x 1.98e9) = 16 ms, 8 times as fast",
         "cuda_coalesced",
     ),
     Step(
@@ -47,7 +47,7 @@ LADDER = (
         "warp tiles",
         "a warp covers 32 x 64 instead of 16 x 128, three slabs in flight",
         "96 instead of 144 distinct floats a k from shared memory: a third fewer bank cycles: 70 % of the peak, 47 TFLOP/s, "
-        "2.9 ms: 13 times the first step by this arithmetic, more where its loads miss the L1; cuBLAS reaches about 52",
+        "2.9 ms: 45 times the first step; cuBLAS reaches about 52",
         "cuda_warp",
     ),
     Step(

@@ -13,19 +13,19 @@ DEVICE void one_element(const T* __restrict__ a, const T* __restrict__ b, T* __r
   out[at(row, column, N)] = from_float<T>(sum);
 }
 
-// Step 1. Blocks of 16 x 16 elements; neighbouring threads take neighbouring ROWS: a warp's 16 loads of a, and its stores,
-// lie a whole row apart, each in a sector of its own.
+// Step 1. Blocks of 32 x 8 elements; neighbouring threads take neighbouring ROWS: a warp's 32 loads of a, and its stores, lie a
+// whole row apart, each in a sector of its own.
 extern "C" __global__ void __launch_bounds__(THREADS)
 matmul_naive(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ out, int M, int N, int K) {
-  Tile tile = tile_at(blockIdx.x, M, N, 16, 16);
-  one_element(a, b, out, M, N, K, tile.row + threadIdx.x % 16, tile.column + threadIdx.x / 16);
+  Tile tile = tile_at(blockIdx.x, M, N, WARP, THREADS / WARP);
+  one_element(a, b, out, M, N, K, tile.row + threadIdx.x % WARP, tile.column + threadIdx.x / WARP);
 }
 
-// Step 2. Neighbouring threads take neighbouring COLUMNS, 32 of them: a warp reads one element of a and 128 bytes of b in a row.
+// Step 2. Neighbouring threads take neighbouring COLUMNS: a warp reads one element of a, and 128 bytes of b in a row.
 extern "C" __global__ void __launch_bounds__(THREADS)
 matmul_coalesced(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ out, int M, int N, int K) {
-  Tile tile = tile_at(blockIdx.x, M, N, THREADS / 32, 32);
-  one_element(a, b, out, M, N, K, tile.row + threadIdx.x / 32, tile.column + threadIdx.x % 32);
+  Tile tile = tile_at(blockIdx.x, M, N, THREADS / WARP, WARP);
+  one_element(a, b, out, M, N, K, tile.row + threadIdx.x / WARP, tile.column + threadIdx.x % WARP);
 }
 
 // Step 3. A block loads tiles of 32 x 32 of a and b once and uses each element 32 times from shared memory.

@@ -6,6 +6,7 @@ import torch
 
 from octavo.kernels.operation import Benchmark, Goal
 from octavo.kernels.reduce.cases import make
+from octavo.kernels.reduce.cub import cub_sum
 
 
 def _benchmark(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> Benchmark:
@@ -13,12 +14,14 @@ def _benchmark(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> Benchm
         return x.sum(-1, dtype=torch.float32) if last else x.sum(dtype=torch.float32)
 
     size = torch.Size(shape)
+    with_cub = torch.cuda.is_available() and not last
     return Benchmark(
         f"{' x '.join(map(str, shape))} {str(dtype)[6:]}{' rows' if last else ''}",
         lambda generator, device: make(shape, dtype, last, 0, generator, device),
         moved_bytes=size.numel() * dtype.itemsize + 4 * (size[:-1].numel() if last else 1),
-        baselines={"torch eager": eager, "torch.compile": torch.compile(eager)},
-        goals=(Goal("copy", 0.95), Goal("torch eager", 0.95)),
+        baselines={"torch eager": eager, "torch.compile": torch.compile(eager)}
+        | ({"CUB": cub_sum} if with_cub else {}),
+        goals=(Goal("copy", 0.95), Goal("torch eager", 0.95), *((Goal("CUB", 0.95),) if with_cub else ())),
     )
 
 
