@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import shutil
@@ -22,6 +23,7 @@ from gguf.constants import GGMLQuantizationType as Q
 from gguf_files import write_model
 from native_library import needs_native
 
+from octavo.cli.main import run as octavo
 from octavo.models import packed_cache as cache_module
 from octavo.models.load import load_packed, open_weights
 from octavo.models.pack import pack_model
@@ -285,7 +287,7 @@ def test_leftovers_are_removed_and_only_the_newest_files_stay(packing: Packing) 
 
 def test_headers_are_small_and_round_trip(packing: Packing) -> None:
     model = packing.load()
-    header = Header("k", model.config, model.tensors, model.weight_bytes, 1 << 63)
+    header = Header("k", "m.gguf", "stored", model.config, model.tensors, model.weight_bytes, 1 << 63)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(header), type=Header) == header
 
 
@@ -326,3 +328,40 @@ def test_small_pages_are_replaced_by_large_ones() -> None:
     fresh[:] = 1
     assert in_large_pages(memory[: 1 << 20]).base is not None  # too small to be worth it: as it is
     assert has_small_pages(fresh.ctypes.data) or in_large_pages(fresh) is fresh
+
+
+# --- what a person sees of it ------------------------------------------------------------------------------------------
+
+
+def test_kept_files_are_listed_and_cleared(packing: Packing, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("OCTAVO_CACHE", str(tmp_path))
+    packing.load("int8")
+    mapped = packing.load("int8")
+    time.sleep(0.01)
+    packing.load()
+    (packing.cache / f"{'0' * 64}.octavo").write_bytes(b"of long ago")
+    os.utime(packing.cache / f"{'0' * 64}.octavo", (0, 0))
+    assert octavo(["models", "packed", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["model"], row["weights"]) for row in rows] == [
+        (str(packing.path), "stored"),
+        (str(packing.path), "int8"),
+        ("", ""),
+    ]
+    assert [row["size_bytes"] for row in rows] == [Path(row["path"]).stat().st_size for row in rows]
+    assert octavo(["models", "packed"]) == 0
+    text = capsys.readouterr().out
+    assert f"3 in {packing.cache}" in text and "damaged, or of another version" in text and "\x1b" not in text
+    (packing.cache / ".part-a-1").write_bytes(b"interrupted")
+    assert octavo(["models", "clear-packed"]) == 0
+    assert "freed" in capsys.readouterr().out
+    assert [file for file in packing.cache.iterdir() if not file.name.startswith(".lock")] == []
+    assert mapped.memory[:1000].sum() >= 0, "who has mapped a removed file keeps it"
+    assert octavo(["models", "packed", "--json"]) == 0 and json.loads(capsys.readouterr().out) == []
+
+
+def test_nothing_kept_is_no_error(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("OCTAVO_CACHE", str(tmp_path / "nowhere"))
+    assert octavo(["models", "packed"]) == 0 and octavo(["models", "clear-packed"]) == 0
+    assert not (tmp_path / "nowhere").exists()
+    assert "0 in " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""``octavo models list | pull | show``: what is known, what is here, what it needs before it is loaded."""
+"""``octavo models list | pull | show | packed | clear-packed``: what is known, what is here, what it needs and keeps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,8 @@ def register(app: typer.Typer) -> None:
     models.command("list", short_help="What the catalogue knows, and what is on this machine.")(list_models)
     models.command("pull", short_help="Fetch a model.")(pull)
     models.command("show", short_help="What a model is, and what it needs in memory.")(show)
+    models.command("packed", short_help="Packed models that are kept for the next start.")(packed)
+    models.command("clear-packed", short_help="Remove the packed models.")(clear_packed)
     app.add_typer(
         models, name="models", short_help="List, fetch and describe models.", help="List, fetch and describe models."
     )
@@ -92,6 +95,54 @@ def show(
         _print_json(facts)
     else:
         _print_facts(facts)
+
+
+def packed(as_json: AsJson = False) -> None:
+    """Packed models that are kept for the next start: weights in the order that the native CPU kernels read.
+
+    The four most recently used stay; `octavo models clear-packed` removes all of them.
+    """
+    from octavo.folders import cache_folder
+    from octavo.models.packed_cache import kept_files
+
+    folder = cache_folder() / "packed"
+    files = kept_files(folder)
+    rows = [
+        {
+            "model": file.source,
+            "weights": file.options,
+            "size_bytes": file.size_bytes,
+            "last_used": datetime.fromtimestamp(file.used_s, UTC).isoformat(timespec="seconds"),
+            "path": str(file.path),
+        }
+        for file in files
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    from rich.table import Table
+
+    from octavo.cli.output import format_bytes, stdout
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", overflow="fold")
+    for heading in ("weights", "size", "last used"):
+        table.add_column(heading, no_wrap=True)
+    for file, row in zip(files, rows, strict=True):
+        model = file.source or f"{file.path.name}: damaged, or of another version"
+        table.add_row(model, file.options, format_bytes(file.size_bytes), str(row["last_used"]))
+    stdout().print(table, markup=False)
+    print(f"\n{len(files)} in {folder}, together {format_bytes(sum(file.size_bytes for file in files))}")
+
+
+def clear_packed() -> None:
+    """Remove the packed models; the next start of each packs it again. Running servers are not disturbed."""
+    from octavo.cli.output import format_bytes
+    from octavo.folders import cache_folder
+    from octavo.models.packed_cache import clear
+
+    folder = cache_folder() / "packed"
+    print(f"{format_bytes(clear(folder))} freed in {folder}")
 
 
 def _entry_facts(entry: CatalogueEntry) -> dict[str, Any]:

@@ -19,6 +19,7 @@ name by an atomic rename and are never changed after it, so a mapping stays whol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import mmap
@@ -40,7 +41,7 @@ from octavo.models.config import TransformerConfig
 from octavo.models.packed import PackedModel, PackedTensor, assemble_packed, lay_out
 from octavo.models.packed_memory import LARGE_PAGE, checksum, in_large_pages
 
-VERSION = 1  # grows with every change of this format or of the Python side of packing
+VERSION = 2  # grows with every change of this format or of the Python side of packing
 MAGIC = b"OCTAVOPK"
 KEEP_FILES = 4
 MIN_BYTES = 4 << 20  # smaller models are packed as fast as they are found, and would only push others out
@@ -54,14 +55,34 @@ _PREAMBLE = struct.Struct("<8sIIQ32s")  # magic, version, bytes of the header, o
 _log = logging.getLogger(__name__)
 
 
-class Header(msgspec.Struct, frozen=True):
-    """What the memory holds."""
+class Origin(msgspec.Struct, frozen=True):
+    """Which model, packed how."""
 
     key: str
+    source: str
+    options: str
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What the memory holds, and for those who look into the folder: of which model, with which options."""
+
+    key: str
+    source: str
+    options: str
     config: TransformerConfig
     tensors: tuple[PackedTensor, ...]
     data_bytes: int
     checksum: int
+
+
+class KeptFile(msgspec.Struct, frozen=True):
+    """One file of the cache."""
+
+    path: Path
+    size_bytes: int
+    used_s: float  # when it was last written or mapped, in seconds since 1970
+    source: str = ""  # the model that was packed, and how; both empty if the file is damaged or another version's
+    options: str = ""
 
 
 class _NotRightError(Exception):
@@ -91,13 +112,42 @@ def cached(path: Path, options: str, folder: Path, pack: Callable[[], PackedMode
             if model.weight_bytes < MIN_BYTES:
                 return model
             if model_key(path, options) == key:
-                _store(model, file, key)
+                _store(model, file, Origin(key, str(path.absolute()), options))
                 _clean_up(folder)
             else:
                 _log.warning("%s changed while it was packed: the result is not kept", path)
         except OSError as error:
             _log.warning("the packed model cannot be kept in %s: %s", folder, error)
         return model
+
+
+def kept_files(folder: Path) -> list[KeptFile]:
+    """What the cache in ``folder`` holds, the last used first. Damaged files are listed too, and left where they are."""
+    found = []
+    for path in folder.glob("*.octavo"):
+        try:
+            stat = path.stat()
+            facts = KeptFile(path, stat.st_size, stat.st_mtime)
+            with path.open("rb") as stream:
+                header, _ = _read_header(stream.read(_PREAMBLE.size + MAX_HEADER_BYTES), path.stem)
+            facts = msgspec.structs.replace(facts, source=header.source, options=header.options)
+        except FileNotFoundError:  # just removed by another process
+            continue
+        except (OSError, _NotRightError):
+            pass
+        found.append(facts)
+    return sorted(found, key=lambda file: -file.used_s)
+
+
+def clear(folder: Path) -> int:
+    """Remove every file of the cache, interrupted writes included; the bytes they took. Who has mapped one keeps it."""
+    freed = 0
+    for path in (*folder.glob("*.octavo"), *folder.glob(".part-*")):
+        with contextlib.suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            freed += size
+    return freed
 
 
 def model_key(path: Path, options: str) -> str:
@@ -183,18 +233,21 @@ def _check(header: Header, key: str) -> None:
         raise _NotRightError("its header contradicts itself or the file's name")
 
 
-def _store(model: PackedModel, file: Path, key: str) -> None:
+def _store(model: PackedModel, file: Path, origin: Origin) -> None:
     """Write beside it, then rename. Raises ``OSError``; then nothing is left. The caller holds the lock."""
-    for leftover in file.parent.glob(f".part-{key[0]}-*"):  # of an interrupted write: we hold the lock, nobody uses it
+    for leftover in file.parent.glob(
+        f".part-{origin.key[0]}-*"
+    ):  # of an interrupted write: we hold the lock, nobody uses it
         leftover.unlink(missing_ok=True)
     if (free := shutil.disk_usage(file.parent).free) < model.weight_bytes + SPARE_BYTES:
         raise OSError(f"{free >> 20} MiB are free, {model.weight_bytes + SPARE_BYTES >> 20} MiB are needed")
-    header = Header(key, model.config, model.tensors, model.weight_bytes, checksum(model.memory))
+    data = (model.config, model.tensors, model.weight_bytes, checksum(model.memory))
+    header = Header(origin.key, origin.source, origin.options, *data)
     raw = msgspec.msgpack.encode(header)
     if len(raw) > MAX_HEADER_BYTES:
         raise OSError(f"its header has {len(raw)} bytes, at most {MAX_HEADER_BYTES} are possible")
     data_offset = -(-(_PREAMBLE.size + len(raw)) // LARGE_PAGE) * LARGE_PAGE
-    descriptor, part = tempfile.mkstemp(prefix=f".part-{key[0]}-", dir=file.parent)
+    descriptor, part = tempfile.mkstemp(prefix=f".part-{origin.key[0]}-", dir=file.parent)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as out:
             out.write(_PREAMBLE.pack(MAGIC, VERSION, len(raw), data_offset, hashlib.sha256(raw).digest()) + raw)
