@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes as c
 import subprocess
+from collections.abc import Callable
+from functools import cache
 from itertools import product as combinations
 from pathlib import Path
 from typing import Any
@@ -32,20 +34,34 @@ SHAPES = [
 ]
 
 
+# Kernels of instruction sets that this CPU may lack, over emulated instructions; with what they are compiled.
+EMULATED = {"avx512-emulated": ("-DEMULATED_AVX512",)}
+if "avx2" in isas():
+    EMULATED["avxvnni-emulated"] = ("-DEMULATED_AVXVNNI", *builder.AVX2)
+
+
 @pytest.fixture(scope="session")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The AVX-512 kernels over emulated instructions."""
-    made, source = tmp_path_factory.mktemp("emulated") / "emulated.so", Path(__file__).with_name("native_emulated.cpp")
-    flags = [*(flag for flag in builder.FLAGS if flag != "-O3"), "-shared", f"-I{builder.KERNELS}"]
-    subprocess.run([builder.find_compiler(), *flags, str(source), "-o", str(made)], check=True)
-    function = c.CDLL(str(made)).emulated_table
-    function.restype = c.c_void_p
-    return c.c_void_p(function())
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """The table of kernels by a name of ``EMULATED``."""
+
+    @cache
+    def compiled(name: str) -> Any:
+        made, source = (
+            tmp_path_factory.mktemp("emulated") / f"{name}.so",
+            Path(__file__).with_name("native_emulated.cpp"),
+        )
+        flags = [*(flag for flag in builder.FLAGS if flag != "-O3"), "-shared", f"-I{builder.KERNELS}", *EMULATED[name]]
+        subprocess.run([builder.find_compiler(), *flags, str(source), "-o", str(made)], check=True)
+        function = c.CDLL(str(made)).emulated_table
+        function.restype = c.c_void_p
+        return c.c_void_p(function())
+
+    return compiled
 
 
-@pytest.fixture(params=[*isas(), "avx512-emulated"])
-def table(request: pytest.FixtureRequest, emulated: Any) -> Any:
-    return emulated if request.param == "avx512-emulated" else library.table(request.param)
+@pytest.fixture(params=[*isas(), *EMULATED])
+def table(request: pytest.FixtureRequest, emulated: Callable[[str], Any]) -> Any:
+    return emulated(request.param) if request.param in EMULATED else library.table(request.param)
 
 
 def assert_close(got: np.ndarray, weight: Weight, rows: Rows, onto: np.ndarray | float = 0.0) -> None:
@@ -109,16 +125,19 @@ def test_a_row_is_the_same_bits_in_any_company(table: Any, kind: Format, halves:
 
 @pytest.mark.skipif("avx2" not in isas(), reason="this CPU does not run avx2")
 @pytest.mark.parametrize("kind,halves", KINDS)
-def test_every_width_of_a_register_gives_the_same_bits(emulated: Any, kind: Format, halves: int) -> None:
+@pytest.mark.parametrize("name", EMULATED)
+def test_every_width_of_a_register_gives_the_same_bits(
+    emulated: Callable[[str], Any], name: str, kind: Format, halves: int
+) -> None:
     rng = np.random.default_rng(17)
-    avx2 = library.table("avx2")
+    avx2, other = library.table("avx2"), emulated(name)
     for num_rows, n, k in ((1, 16, 31), (3, 70, 700), (37, 40, 200)):
         x = rng.standard_normal((num_rows, k))
-        rows, others = quantized(avx2, x), quantized(emulated, x)
+        rows, others = quantized(avx2, x), quantized(other, x)
         for name in ("q", "scales", "sums", "half_sums", "offsets", "floats"):
             assert np.array_equal(getattr(rows, name), getattr(others, name)), name
         weight = random_weight(rng, kind, n, k, halves, ScaleType.F16)
-        assert np.array_equal(product(avx2, weight, rows), product(emulated, weight, rows))
+        assert np.array_equal(product(avx2, weight, rows), product(other, weight, rows))
 
 
 @pytest.mark.parametrize("kind,halves", [pair for pair in KINDS if pair[0] in LARGEST])

@@ -30,8 +30,13 @@ FLAGS = (
     "-Wextra",
     "-Wno-psabi",
 )
+# Fused multiplications only where they are spelled out: every ARM CPU has them, so a compiler would fuse here and not there.
+ARM = ("-ffp-contract=off",)
 # What any CPU of the machine's architecture runs; some distributions' compilers assume more by themselves.
-BASELINE: dict[str, tuple[str, ...]] = {"x86_64": ("-march=x86-64", "-mtune=generic"), "aarch64": ("-march=armv8-a",)}
+BASELINE: dict[str, tuple[str, ...]] = {
+    "x86_64": ("-march=x86-64", "-mtune=generic"),
+    "aarch64": (*ARM, "-march=armv8-a"),
+}
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16")
 # `isa_<name>.cpp`, where it exists, is compiled with these flags on this architecture; every other source with the baseline.
@@ -39,7 +44,7 @@ ISAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "avx2": ("x86_64", (*AVX2, "-mtune=znver3")),
     "avxvnni": ("x86_64", (*AVX2, "-mavxvnni")),
     "avx512": ("x86_64", (*AVX2, *AVX512)),
-    "neon": ("aarch64", ("-march=armv8.2-a+dotprod+fp16",)),
+    "neon": ("aarch64", (*ARM, "-march=armv8.2-a+dotprod+fp16")),
 }
 # Bounds checks, and what the sanitizers see; a library of them loads only with the sanitizer's runtime in LD_PRELOAD.
 DEBUG = (

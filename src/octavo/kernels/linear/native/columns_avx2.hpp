@@ -54,6 +54,7 @@ inline void keep_memory(float* p) { __asm__("" : "+m"(*(float(*)[TILE])p)); }
 // A sum under way stays one: compilers would turn a chain of additions into a tree and run out of registers for its leaves.
 inline void keep(__m256i& sum) { __asm__("" : "+x"(sum)); }
 
+#if !defined(OCTAVO_AVXVNNI)  // else dots_avxvnni.hpp
 // Nibbles: a sum of two products is at most 2 * 15 * 127 = 3,810, so a group's eight of them (30,480) fit into 16 bits.
 struct DotU4 {
     static constexpr int ROWS = 6;
@@ -98,6 +99,7 @@ struct DotQ8 {
     }
     Floats finish() const { return to_floats(lo, hi); }
 };
+#endif
 
 struct Group {
     __m256 v[4];
@@ -140,6 +142,7 @@ inline void add_pair(Dot (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t s
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) dots[r].quad(w1, a + r * stride + 4);
 }
+#if !defined(OCTAVO_AVXVNNI)
 template <int R>
 inline void add_pair(DotU8 (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t stride) {
 #pragma GCC unroll 8
@@ -147,6 +150,7 @@ inline void add_pair(DotU8 (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) DotU8::eight(dots[r].hi, w0.hi, w1.hi, a + r * stride);
 }
+#endif
 
 }  // namespace columns
 }  // namespace

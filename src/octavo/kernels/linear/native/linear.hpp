@@ -8,6 +8,11 @@
 #include "columns_avx512.hpp"
 #elif defined(OCTAVO_AVX2)
 #include "columns_avx2.hpp"
+#if defined(OCTAVO_AVXVNNI)
+#include "dots_avxvnni.hpp"
+#endif
+#elif defined(OCTAVO_NEON)
+#include "columns_neon.hpp"
 #else
 #include "columns_portable.hpp"
 #endif
