@@ -1,5 +1,7 @@
 """One folder per operation. ``import octavo.kernels as K; K.rms_norm(x, w)`` calls ``torch.ops.octavo.rms_norm``.
 
+``K.replace_in(model)`` puts them into a transformers Llama, ``K.restore(model)`` takes them out again.
+
 Importing this room costs nothing: an operation, and torch with it, is loaded when its name is first asked for.
 """
 
@@ -28,6 +30,10 @@ def __getattr__(name: str) -> Any:
         from octavo.kernels.library import public
 
         function = public(name)
+    elif name in ("replace_in", "restore"):
+        from octavo.kernels import replace
+
+        function = getattr(replace, name)
     else:
         raise AttributeError(
             f"module {__name__!r} has no attribute {name!r}; its operations: {', '.join(sorted(NAMES))}"
