@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     kernels.command("bench", short_help="Time, GB/s, TFLOP/s, beside torch and the machine's limit.")(bench)
     kernels.command("explain", short_help="An optimisation ladder, step by step.")(explain)
     kernels.command("tune", short_help="Find the best tile sizes on this GPU.")(tune)
+    kernels.command("compile-study", short_help="What torch.compile gains and costs, mode by mode.")(compile_study)
     app.add_typer(kernels, name="kernels", short_help=ABOUT, help=ABOUT)
 
 
@@ -258,3 +259,32 @@ def _table(*headings: str) -> Any:
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading == "operation")
     return table
+
+
+def compile_study(
+    gpu: OnGpu = False,
+    layers: Annotated[int, typer.Option(help="Of Llama-3.1-8B's 32.", min=1, max=32)] = 32,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A dry run on a tiny model.")] = False,
+    batches: Annotated[str, typer.Option(help="Batch sizes, with commas between them.")] = "1,16",
+    as_json: AsJson = False,
+) -> None:
+    """Llama-3.1-8B shapes (random weights) under every torch.compile mode: breaks, compile time, gain, memory."""
+    if not (gpu or tiny):
+        raise ConfigError("the study needs a GPU: add --gpu, or --tiny for a dry run on the CPU")
+    device = _device(gpu)
+    from octavo.kernels.gpu import compile_study as studying
+    from octavo.kernels.gpu.plain_llama import LLAMA_3_1_8B, TINY, PlainLlama
+
+    try:
+        sizes = [int(one) for one in batches.split(",")]
+    except ValueError:
+        raise ConfigError(f"batches = {batches}; numbers with commas between them are expected, e.g. 1,16") from None
+    shape = TINY if tiny else LLAMA_3_1_8B.with_layers(layers)
+    subject = PlainLlama.subject(shape, device)
+    results = []
+    for result in studying.study(subject, sizes, device, ("default",) if tiny else studying.MODES):
+        results.append(result)
+        if not as_json:
+            print(studying.words(result), flush=True)
+    if as_json:
+        print(json.dumps([asdict(result) for result in results], indent=2))

@@ -38,7 +38,7 @@ def replace_in(model: nn.Module, parts: Sequence[str] = PARTS) -> nn.Module:
     if unknown:
         raise ValueError(f"parts: unknown {sorted(unknown)}; known: {', '.join(PARTS)}")
     _expect_llama(model)
-    for name in ("rms_norm", "add_rms_norm", "paged_attention", "softmax"):
+    for name in ("rms_norm", "add_rms_norm", "paged_attention", "softmax", "silu_mul"):
         register(name)  # now: torch.compile is not to see it
     restore(model)
     for module in list(model.modules()):
@@ -133,7 +133,7 @@ def _mlp(self: Any, x: Tensor) -> Tensor:
         original: Tensor = self.__dict__[_ORIGINAL](x)
         return original
     weight, bias, _ = self.__dict__[_FUSED]
-    done: Tensor = self.down_proj(_silu_mul(nn.functional.linear(x, weight, bias)))
+    done: Tensor = self.down_proj(torch.ops.octavo.silu_mul(nn.functional.linear(x, weight, bias)))
     return done
 
 
@@ -215,9 +215,3 @@ def _rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """``x``: ``[B, T, H, D]``; ``cos``, ``sin``: ``[B or 1, T, D]``, both halves alike (Su et al., 2021)."""
     low, high = x.chunk(2, -1)
     return torch.addcmul(x * cos.unsqueeze(2), torch.cat((-high, low), -1), sin.unsqueeze(2))
-
-
-def _silu_mul(x: Tensor) -> Tensor:
-    """``x``: ``[..., 2 I]``, gates then ups -> ``[..., I]``."""
-    gate, up = x.chunk(2, -1)
-    return nn.functional.silu(gate).mul_(up)

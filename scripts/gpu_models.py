@@ -1,0 +1,174 @@
+"""The parts of a GPU session that need transformers: Llama-3.1-8B's shapes with random weights, end to end and compiled."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+import octavo.kernels as K
+from octavo.kernels.gpu.compile_study import MODES, Subject, study, words
+from octavo.kernels.gpu.session import Options, Part
+from octavo.kernels.gpu.timing import Timing, measure, one_line
+
+LLAMA_3_1_8B = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+}
+TINY = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+# prompt or context tokens, batch: decode is bound by the weights, prefill by arithmetic
+DECODES, PREFILLS = ((512, 1), (512, 16), (2048, 64)), ((2048, 1), (1024, 8))
+TINY_DECODES, TINY_PREFILLS = ((8, 1), (8, 3)), ((8, 2),)
+
+
+def build(options: Options, attention: str = "sdpa") -> Any:
+    """Random weights of the initial scale, made on the device."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**(TINY if options.tiny else LLAMA_3_1_8B))
+    config._attn_implementation = attention
+    dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(options.device):
+            return LlamaForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def decode_call(model: Any, forward: Callable[..., Any], context: int, batch: int, static: bool) -> Callable[[], Any]:
+    """One step on a cache of ``context`` tokens, which is cut back to its length after every step."""
+    from transformers import DynamicCache, StaticCache
+
+    device, vocab = model.device, model.config.vocab_size
+    cache = (
+        StaticCache(config=model.config, max_cache_len=context + 64) if static else DynamicCache(config=model.config)
+    )
+    with torch.no_grad():
+        prompt = torch.randint(vocab, (batch, context), device=device)
+        for chunk in prompt.split(max(1, 8192 // batch), 1):
+            model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    token = torch.randint(vocab, (batch, 1), device=device)
+    position = torch.full((batch, 1), context, device=device)
+
+    def step() -> Any:
+        with torch.no_grad():
+            done = forward(token, position_ids=position, past_key_values=cache, use_cache=True)
+            if static:
+                for layer in cache.layers:  # the same place is written again
+                    if torch.is_tensor(getattr(layer, "cumulative_length", None)):
+                        layer.cumulative_length.fill_(context)
+            else:
+                cache.crop(-1)
+            return done
+
+    return step
+
+
+def prefill_call(model: Any, forward: Callable[..., Any], length: int, batch: int) -> Callable[[], Any]:
+    """A whole prompt, without a cache to fill."""
+    prompt = torch.randint(model.config.vocab_size, (batch, length), device=model.device)
+
+    def step() -> Any:
+        with torch.no_grad():
+            return forward(prompt, use_cache=False, logits_to_keep=1)
+
+    return step
+
+
+def variants(options: Options) -> Iterator[tuple[str, Any, Callable[..., Any], bool]]:
+    """Name, model, its forward, whether the cache is static; one model in memory, eager once more at the end (drift)."""
+    model = build(options)
+    # Inductor on a CPU needs a C++ compiler and minutes: a dry run takes Dynamo alone
+    how: Mapping[str, Any] = {"backend": "eager"} if options.tiny else {"mode": "reduce-overhead"}
+    yield "eager", model, model, False
+    yield "torch.compile", model, torch.compile(model, **how), True
+    torch.compiler.reset()
+    K.replace_in(model)
+    yield "replace_in", model, model, False
+    yield "replace_in + torch.compile", model, torch.compile(model, **how), True
+    torch.compiler.reset()
+    K.restore(model)
+    yield "eager again", model, model, False
+
+
+def end_to_end(options: Options, task: str) -> dict[str, Any]:
+    """Milliseconds of a step by variant and shape, and each variant's speed beside eager's and torch.compile's."""
+    device = torch.device(options.device)
+    shapes = [("decode", *one) for one in (TINY_DECODES if options.tiny else DECODES)]
+    shapes += [("prefill", *one) for one in (TINY_PREFILLS if options.tiny else PREFILLS)]
+    times: dict[str, dict[str, Timing]] = {
+        f"{kind}, {tokens} tokens, batch {batch}": {} for kind, tokens, batch in shapes
+    }
+    errors: dict[str, str] = {}
+    for name, model, forward, static in variants(options):
+        for (kind, tokens, batch), shape in zip(shapes, times, strict=True):
+            try:
+                if kind == "decode":
+                    call = decode_call(model, forward, tokens, batch, static)
+                else:
+                    call = prefill_call(model, forward, tokens, batch)
+                timed = measure({name: call}, device, budget_s=0.2 if options.tiny else 1.5)
+                times[shape] |= timed.times
+                errors |= {f"{name}, {shape}": one for one in timed.errors.values()}
+            except Exception as error:
+                errors[f"{name}, {shape}"] = one_line(error)
+            gc.collect()
+    rows = {shape: _row(found) for shape, found in times.items()}
+    best = "; ".join(f"{shape}: {row['over_eager']:.2f}x eager" for shape, row in rows.items() if row["over_eager"])
+    return {"rows": rows, "errors": errors, "words": best or str(errors)}
+
+
+def _row(found: Mapping[str, Timing]) -> dict[str, Any]:
+    ours = min((found[name].median_s for name in found if name.startswith("replace_in")), default=0.0)
+
+    def over(name: str) -> float:
+        return found[name].median_s / ours if ours and name in found else 0.0
+
+    return {
+        "times": {name: asdict(one) for name, one in found.items()},
+        "over_eager": over("eager"),
+        "over_compile": over("torch.compile"),
+    }
+
+
+def compile_study(options: Options, mode: str) -> dict[str, Any]:
+    """One mode over the batch sizes: a decode step of transformers' Llama on a static cache, and a prefill."""
+    model, device = build(options), torch.device(options.device)
+
+    def decode(batch: int) -> tuple[Any, tuple[Any, ...]]:
+        return decode_call(model, model, 8 if options.tiny else 512, batch, True), ()
+
+    def prefill(batch: int) -> tuple[Any, tuple[Any, ...]]:
+        return prefill_call(model, model, 8 if options.tiny else 1024, batch), ()
+
+    results = []
+    for subject, batches in ((Subject("decode", decode), (1, 16, 64)), (Subject("prefill", prefill), (1, 8))):
+        some = batches[:1] if options.tiny else batches
+        results += study(subject, some, device, (mode,), 0.2 if options.tiny else 1.5)
+    rows = [asdict(one) | {"speedup": one.speedup, "breakeven_calls": one.breakeven_calls} for one in results]
+    return {"rows": rows, "words": " | ".join(map(words, results))}
+
+
+PARTS = (
+    Part("end-to-end", lambda options: ("llama-3.1-8b",), end_to_end),
+    Part("compile-study", lambda options: () if options.tiny and options.device == "cpu" else MODES, compile_study),
+)

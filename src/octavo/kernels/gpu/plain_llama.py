@@ -1,0 +1,94 @@
+"""Llama's shapes in forty lines of plain torch, with random weights: what ``octavo kernels compile-study`` compiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octavo.kernels.gpu.compile_study import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a Llama; ``context``: tokens in the cache of each request."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    vocab: int
+    context: int
+
+    def with_layers(self, layers: int) -> Shape:
+        return replace(self, layers=layers)
+
+
+LLAMA_3_1_8B = Shape(32, 4096, 14336, 32, 8, 128256, 1024)  # Dubey et al., 2024, table 3
+TINY = Shape(2, 32, 64, 4, 2, 64, 16)
+
+
+class Layer(nn.Module):
+    """One token of each request against a full cache ``[B, kv_heads, context, D]``; rotary is left to the caller's cos, sin."""
+
+    def __init__(self, shape: Shape, factory: dict[str, Any]) -> None:
+        super().__init__()
+        size = shape.hidden // shape.heads
+        self.shape, self.size = shape, size
+        self.norms = nn.ModuleList(nn.RMSNorm(shape.hidden, eps=1e-5, **factory) for _ in range(2))
+        self.qkv = nn.Linear(shape.hidden, (shape.heads + 2 * shape.kv_heads) * size, bias=False, **factory)
+        self.out = nn.Linear(shape.hidden, shape.hidden, bias=False, **factory)
+        self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False, **factory)
+        self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False, **factory)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], cache: Tensor) -> Tensor:
+        """``x``: ``[B, hidden]``; the last position of ``cache`` ``[2, B, kv_heads, context, D]`` is written."""
+        heads = self.qkv(self.norms[0](x)).view(x.shape[0], -1, self.size)
+        turning, v = heads[:, : -self.shape.kv_heads], heads[:, -self.shape.kv_heads :]
+        low, high = turning.chunk(2, -1)
+        turned = turning * turn[0] + torch.cat((-high, low), -1) * turn[1]
+        cache[0, :, :, -1], cache[1, :, :, -1] = turned[:, self.shape.heads :], v
+        q = turned[:, : self.shape.heads].unsqueeze(2)
+        attended = F.scaled_dot_product_attention(q, cache[0], cache[1], enable_gqa=True)
+        x = x + self.out(attended.reshape(x.shape[0], -1))
+        gate, up = self.gate_up(self.norms[1](x)).chunk(2, -1)
+        done: Tensor = x + self.down(F.silu(gate) * up)
+        return done
+
+
+class PlainLlama(nn.Module):
+    """A decode step: ``[B]`` tokens -> logits ``[B, vocab]``."""
+
+    def __init__(self, shape: Shape, device: torch.device) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
+        self.embed = nn.Embedding(shape.vocab, shape.hidden, **factory)
+        self.layers = nn.ModuleList(Layer(shape, factory) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.hidden, eps=1e-5, **factory)
+        self.head = nn.Linear(shape.hidden, shape.vocab, bias=False, **factory)
+
+    def forward(self, tokens: Tensor, turn: tuple[Tensor, Tensor], caches: Tensor) -> Tensor:
+        """``caches``: ``[layers, 2, B, kv_heads, context, D]``."""
+        x = self.embed(tokens)
+        for layer, cache in zip(self.layers, caches.unbind(), strict=True):
+            x = layer(x, turn, cache)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    @staticmethod
+    def subject(shape: Shape, device: torch.device) -> Subject:
+        """The decode step, for a study."""
+        model, size = PlainLlama(shape, device).eval(), shape.hidden // shape.heads
+
+        def prepare(batch: int) -> tuple[Any, tuple[Any, ...]]:
+            angles = torch.randn(size, device=device)
+            turn = (angles.cos().bfloat16(), angles.sin().bfloat16())
+            cache_shape = (shape.layers, 2, batch, shape.kv_heads, shape.context, size)
+            caches = torch.randn(cache_shape, dtype=torch.bfloat16, device=device)
+            return model, (torch.randint(shape.vocab, (batch,), device=device), turn, caches)
+
+        return Subject(f"plain torch, {shape.layers} layers, decode at {shape.context} tokens", prepare)

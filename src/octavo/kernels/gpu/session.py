@@ -1,0 +1,179 @@
+"""All GPU work, unattended, in parts: ``scripts/gpu [PART ...]``. Each operation runs in a process of its own.
+
+A kernel that reads where it must not takes its whole process down, and the results of the others with it; so the parent only
+starts children, waits no longer than it may, and writes what came after every one of them. A part that is started again goes on
+where it stopped. With ``--device cpu --tiny`` it is a dry run, marked as such, which proves the script and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from octavo.kernels.gpu import session_parts
+from octavo.kernels.gpu.timing import one_line
+from octavo.kernels.registry import NAMES
+
+CHILD_S = 240.0  # no operation may take longer in one part
+SANITIZERS = ("memcheck", "racecheck")
+Child = Callable[["Options", str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``minutes``: of each part; ``only``: operations; ``fresh``: forget what ``out`` already holds."""
+
+    out: Path
+    device: str = "cuda"
+    tiny: bool = False
+    minutes: float = 9.5
+    only: tuple[str, ...] = NAMES
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``child`` does one of ``tasks`` in its own process and returns what goes into ``<name>.json`` under the task's name.
+
+    ``around``: what the child's command is started under, or ``None`` with the reason if that is not at hand.
+    """
+
+    name: str
+    tasks: Callable[[Options], Sequence[str]]
+    child: Child
+    around: Callable[[str], tuple[list[str] | None, str]] = lambda task: ([], "")
+
+
+PARTS: tuple[Part, ...] = (
+    Part("check", lambda options: options.only, session_parts.check),
+    Part("bench", lambda options: ("limits", *options.only), session_parts.bench),
+    Part("ladder", lambda options: session_parts.with_ladder(options.only), session_parts.ladder),
+    Part(
+        "sanitizer",
+        lambda options: [f"{tool} {name}" for tool in SANITIZERS for name in options.only],
+        session_parts.small_cases,
+        session_parts.sanitizer,
+    ),
+    Part("tune", lambda options: options.only, session_parts.tune),
+)
+
+
+def main(script: Path, more: Sequence[Part] = (), arguments: Sequence[str] | None = None) -> int:
+    """``script``: how children are started; ``more``: parts that need what this package may not import."""
+    parts = {part.name: part for part in (*PARTS, *more)}
+    asked, options = _parse(parts, arguments)
+    if asked.child:
+        name, _, task = asked.child.partition(":")
+        Path(asked.answer).write_text(json.dumps(parts[name].child(options, task)))
+        return 0
+    if options.device == "cuda" and not _has_gpu():
+        print("scripts/gpu: torch finds no NVIDIA GPU; a dry run: --device cpu --tiny", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = list(parts) if asked.parts in ([], ["all"]) else asked.parts
+    for name in names:
+        _run_part(parts[name], options, script)
+    return session_parts.summarise(options)
+
+
+def _parse(parts: Mapping[str, Part], arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Options]:
+    parser = argparse.ArgumentParser(prog="scripts/gpu", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts)}, or all")
+    parser.add_argument("--out", type=Path, help="docs/results/gpu/<date>-<gpu>, unless named")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes: a dry run")
+    parser.add_argument("--minutes", type=float, default=9.5, help="of each part (9.5)")
+    parser.add_argument("--only", default="", help="operations, with commas between them")
+    parser.add_argument("--fresh", action="store_true", help="do again what is already in --out")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", default="", help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    only = tuple(filter(None, asked.only.split(","))) or NAMES
+    for word, known in (*((part, [*parts, "all"]) for part in asked.parts), *((name, NAMES) for name in only)):
+        if word not in known:
+            parser.error(f"unknown {word!r}; known: {', '.join(known)}")
+    out = asked.out or _default_out(asked.device)
+    return asked, Options(out, asked.device, asked.tiny, asked.minutes, only, asked.fresh)
+
+
+def _default_out(device: str) -> Path:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else "dry-run"
+    return Path("docs/results/gpu") / f"{datetime.now(UTC):%Y-%m-%d}-{gpu.lower().replace(' ', '-')}"
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _run_part(part: Part, options: Options, script: Path) -> None:
+    """Results are written after every task; what there was no time for is said."""
+    file, started = options.out / f"{part.name}.json", time.monotonic()
+    known = json.loads(file.read_text()) if file.exists() and not options.fresh else {}
+    results: dict[str, Any] = known.get("results", {})
+    for task in part.tasks(options):
+        if task in results and "error" not in results[task]:
+            continue
+        left_s = 60 * options.minutes - (time.monotonic() - started)
+        if left_s < 5:
+            results[task] = {"error": f"not reached within {options.minutes:g} minutes; start the part again"}
+        elif options.device == "cpu":
+            results[task] = run_here(part, task, options)
+        else:
+            results[task] = run_child(part, task, options, script, min(left_s, part_limit(part)))
+        print(f"{part.name} {task}: {results[task].get('error') or results[task].get('words', 'done')}", flush=True)
+        whole = {"environment": session_parts.environment(options), "results": results}
+        file.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def part_limit(part: Part) -> float:
+    """Parts over whole models may use all of their time for one task."""
+    return CHILD_S if part in PARTS else float("inf")
+
+
+def run_here(part: Part, task: str, options: Options) -> dict[str, Any]:
+    """In this process: on a CPU nothing takes it down."""
+    try:
+        return dict(part.child(options, task))
+    except Exception as error:
+        return {"error": one_line(error)}
+
+
+def run_child(part: Part, task: str, options: Options, script: Path, limit_s: float) -> dict[str, Any]:
+    """In a process of its own, which may crash or hang."""
+    around, reason = part.around(task) if options.device == "cuda" else ([], "")
+    if around is None:
+        return {"skipped": reason, "words": f"skipped, {reason}"}
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [*around, sys.executable, str(script), "--child", f"{part.name}:{task}", "--answer", str(answer)]
+        command += ["--out", str(options.out), "--device", options.device, "--only", ",".join(options.only)]
+        environment = dict(os.environ) | ({"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if around else {})
+        if options.device == "cpu":
+            environment["TRITON_INTERPRET"] = "1"
+        started = time.monotonic()
+        try:
+            done = subprocess.run(  # noqa: S603
+                command + ["--tiny"] * options.tiny, env=environment, capture_output=True, text=True, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"not done within {limit_s:.0f} s"}
+        if not answer.exists():
+            last = (done.stderr.strip().splitlines() or ["no words"])[-1]
+            return {"error": f"exit code {done.returncode}: {last[:400]}"}
+        found: dict[str, Any] = json.loads(answer.read_text())
+    found |= session_parts.sanitizer_words(done.stdout + done.stderr) if around else {}
+    return found | {"seconds": round(time.monotonic() - started, 1)}
