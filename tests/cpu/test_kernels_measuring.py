@@ -53,9 +53,9 @@ def test_the_floor_is_the_longer_of_bytes_and_operations():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_operation_can_be_timed(name):
-    """The dry run of its benchmark: nothing fails, and what serves here has a fraction of the limit."""
+    """The dry run of its benchmark: what serves here has a fraction of the limit. A baseline may be for its own shapes only."""
     for row in run_operation(name, LIMITS, CPU, tiny=True):
-        assert row.errors == {}
+        assert not row.errors.keys() & {*operation(name).backends, "arguments", "torch eager"}, row.errors
         assert row.backends[row.serves].fraction > 0
         json.dumps(row.to_dict())
 
