@@ -38,7 +38,7 @@ def replace_in(model: nn.Module, parts: Sequence[str] = PARTS) -> nn.Module:
     if unknown:
         raise ValueError(f"parts: unknown {sorted(unknown)}; known: {', '.join(PARTS)}")
     _expect_llama(model)
-    for name in ("rms_norm", "add_rms_norm", "paged_attention", "softmax", "silu_mul"):
+    for name in ("rms_norm", "add_rms_norm", "paged_attention", "softmax", "silu_mul", "rotary"):
         register(name)  # now: torch.compile is not to see it
     restore(model)
     for module in list(model.modules()):
@@ -212,6 +212,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tens
 
 
 def _rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """``x``: ``[B, T, H, D]``; ``cos``, ``sin``: ``[B or 1, T, D]``, both halves alike (Su et al., 2021)."""
-    low, high = x.chunk(2, -1)
-    return torch.addcmul(x * cos.unsqueeze(2), torch.cat((-high, low), -1), sin.unsqueeze(2))
+    """``x``: ``[B, T, H, D]``; ``cos``, ``sin``: ``[B or 1, T, D]``, both halves alike."""
+    batch, length, half = x.shape[0], x.shape[1], x.shape[3] // 2
+    angles = [one[..., :half].float().expand(batch, -1, -1).reshape(-1, half).contiguous() for one in (cos, sin)]
+    turned: Tensor = torch.ops.octavo.rotary(x.flatten(0, 1), *angles)
+    return turned.view(batch, length, -1, 2 * half)
