@@ -210,7 +210,7 @@ def test_a_header_that_contradicts_itself_is_not_believed(packing: Packing, fiel
     wrong = SimpleNamespace(
         config=config, tensors=tuple(tensors), memory=model.memory, weight_bytes=weight_bytes - 64 * (field == "bytes")
     )
-    cache_module._store(wrong, packing.file, key)  # type: ignore[arg-type]
+    cache_module._store(wrong, packing.file, cache_module.Origin(key, "", ""))  # type: ignore[arg-type]
     assert_same(packing.load(), model)
     assert packing.count == 2
 
