@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gguf
 import pytest
 import torch
 
 import octavo.kernels as K
 from octavo.kernels.fp8_gemm.contract import quantize_blocks
+from octavo.kernels.int4_gemm.contract import dequantize, pack, quantize, unpack
 from octavo.kernels.matmul.tiles import TILES, Kind, default
 from octavo.kernels.matmul.triton import tile_at
 
@@ -108,3 +110,55 @@ def test_default_tiles_are_possible(rows, kind):
         assert tiles["BLOCK_N"] <= 128 and 128 % tiles["BLOCK_K"] == 0
     if rows > 64:
         assert (tiles["BLOCK_M"], tiles["BLOCK_N"]) in TILES[kind.hopper]
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("size", [1, 16, 17, 128, 300])
+def test_what_is_packed_comes_back(group, size):
+    q = torch.randint(0, 16, (5, size), dtype=torch.uint8)
+    packed = pack(q, group)
+    assert packed.shape == (5, -(-size // group) * group // 2)
+    assert torch.equal(unpack(packed, size), q)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1"])
+def test_blocks_of_gguf_are_groups_of_32_to_the_bit(name):
+    """Their bytes are ``packed`` as they are; scales and minima are halves; the values are the gguf library's."""
+    weight = torch.randn(6, 160).numpy()
+    blocks = torch.from_numpy(gguf.quants.quantize(weight, gguf.GGMLQuantizationType[name])).view(6, 5, -1)
+    halves = blocks[:, :, :-16].contiguous().view(torch.float16)
+    scale = halves[:, :, 0].contiguous()
+    minimum = halves[:, :, 1].contiguous() if name == "Q4_1" else -8 * scale
+    packed = blocks[:, :, -16:].flatten(1).contiguous()
+    exact = gguf.quants.dequantize(blocks.flatten(1).numpy(), gguf.GGMLQuantizationType[name])
+    assert torch.equal(dequantize(packed, scale.double(), minimum.double(), 160, 32).float(), torch.from_numpy(exact))
+    x = torch.randn(3, 160, dtype=torch.float16)
+    found = K.int4_gemm(x, packed, scale, minimum, 32)
+    torch.testing.assert_close(found.double(), x.double() @ torch.from_numpy(exact).double().T, rtol=1e-2, atol=2e-2)
+
+
+def int4(rows=3, group=32, size=64):
+    return [torch.randn(2, size).bfloat16(), *quantize(torch.randn(rows, size), group), group]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (0, torch.zeros(2, 65).bfloat16(), r"packed: shape \[3, 32\] came, \[\*, 48\]"),
+        (1, torch.zeros(3, 31, dtype=torch.uint8), r"packed: shape"),
+        (2, torch.zeros(3, 1).half(), r"scale: shape \[3, 1\] came, \[3, 2\]"),
+        (3, torch.zeros(2, 2).half(), r"minimum: shape"),
+        (3, torch.zeros(3, 2), r"minimum: dtype float32 came, float16"),
+        (4, 48, r"group: 48 came, 32, 64 or 128"),
+    ],
+)
+def test_a_4_bit_weight_that_does_not_fit_is_named(place, value, words):
+    arguments = int4()
+    arguments[place] = value
+    with pytest.raises((TypeError, ValueError), match=words):
+        K.int4_gemm(*arguments)
+
+
+def test_only_four_bits_are_packed():
+    with pytest.raises(ValueError, match=r"q: .*0\.\.15"):
+        pack(torch.tensor([[16]]), 32)

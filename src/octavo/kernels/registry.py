@@ -24,6 +24,8 @@ NAMES: tuple[str, ...] = (
     "rms_norm_backward",
     "fp8_gemm",
     "fused_gemm",
+    "group_gemm",
+    "int4_gemm",
     "int8_gemm",
     "matmul",
     "paged_attention",

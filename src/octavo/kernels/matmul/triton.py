@@ -187,17 +187,26 @@ def launch(product: Product, config: Config) -> Tensor:
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
-    if splits > 1:
-        _sum_splits[(triton.cdiv(out.numel(), SUM_BLOCK),)](
-            parts,
-            *scales,
-            out,
-            columns,
-            out.numel(),
-            SCALED=product.scales == ROW_SCALES,
-            SPLITS=splits,
-            BLOCK=SUM_BLOCK,
-        )
+    if splits == 1:
+        return out
+    return sum_splits(parts, out, *(scales if product.scales == ROW_SCALES else ()))
+
+
+def sum_splits(parts: Tensor, out: Tensor, *scales: Tensor | None) -> Tensor:
+    """``out`` ``[M, N]`` = the sum of ``parts`` ``[S, M, N]``, times the ``scales`` of its rows and columns if there are any."""
+    a_scale, b_scale = scales or (None, None)
+    grid = (triton.cdiv(out.numel(), SUM_BLOCK),)
+    _sum_splits[grid](
+        parts,
+        a_scale,
+        b_scale,
+        out,
+        out.shape[1],
+        out.numel(),
+        SCALED=a_scale is not None,
+        SPLITS=parts.shape[0],
+        BLOCK=SUM_BLOCK,
+    )
     return out
 
 

@@ -1,0 +1,1 @@
+"""``group_gemm(a, b, offsets)``: rows sorted by expert, each times its expert's weight."""
