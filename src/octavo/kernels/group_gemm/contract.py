@@ -2,8 +2,8 @@
 
     out[t] = a[t] @ b[e].T    for offsets[e] <= t < offsets[e + 1],   0 for t >= offsets[E]
 
-``offsets`` stays on the device: how many rows an expert has is never read back. It begins with 0 and never falls; entries beyond T
-count as T. Experts may have no rows, and one may have all.
+``offsets`` stays on the device: how many rows an expert has is never read back. It begins with 0 and never falls; entries
+beyond T count as T. Experts may have no rows, and one may have all.
 """
 
 from __future__ import annotations
