@@ -90,7 +90,8 @@ def measuring() -> Iterator[Callable[[], int]]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, or one under nohup, starts so
+        # A shell's background job, or one under nohup, starts with SIGINT ignored; its default action would end us at once.
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
