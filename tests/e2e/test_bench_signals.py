@@ -109,6 +109,7 @@ def test_a_background_job_of_a_shell_can_be_ended_too(tmp_path: Path) -> None:
     try:
         with octavo("run", "--start", slow, *LOAD, "--rate", "1", cwd=tmp_path) as process:
             until(lambda: bool(servers_of(process)), process)
+            time.sleep(0.5)
             servers = servers_of(process)
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=60)
