@@ -93,7 +93,6 @@ def test_a_server_that_is_still_starting_is_ended_as_well(number: signal.Signals
     slow = f"{sys.executable} -c 'import time; time.sleep(600)' support.stub_server {{port}}"
     with octavo("run", "--start", slow, *LOAD, "--rate", "1", cwd=tmp_path) as process:
         until(lambda: bool(servers_of(process)), process)
-        time.sleep(0.5)  # the instant of the fork itself, when nobody knows the server yet, is not what is tested
         servers = servers_of(process)
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
@@ -109,7 +108,6 @@ def test_a_background_job_of_a_shell_can_be_ended_too(tmp_path: Path) -> None:
     try:
         with octavo("run", "--start", slow, *LOAD, "--rate", "1", cwd=tmp_path) as process:
             until(lambda: bool(servers_of(process)), process)
-            time.sleep(0.5)
             servers = servers_of(process)
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=60)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -45,6 +45,35 @@ def command_words(text: str, port: int) -> list[str]:
         raise ConfigError(f"--start {text!r}: {error}") from None
 
 
+class HeldSignals:
+    """SIGINT and SIGTERM wait from entry to ``release``: one that raised between the fork of a server and our knowing its
+    process would leave that server behind. Their handlers run in the main thread, so elsewhere there is nothing to hold.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._came: list[int] = []
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, lambda number, frame: self._came.append(number))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Handlers are again what they were; what came meanwhile is raised now. A second call does nothing."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+        while self._came:
+            signal.raise_signal(self._came.pop())
+
+
 class LaunchedServer:
     """``with LaunchedServer("llama", words, port) as server: server.url`` -- it answers inside, and is gone after it.
 
@@ -63,8 +92,21 @@ class LaunchedServer:
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
-        self._log = tempfile.TemporaryFile()
         started_s = time.monotonic()
+        with HeldSignals() as held:
+            self._start()
+            try:
+                held.release()
+                threading.Thread(target=self._watch, daemon=True).start()
+                self._await(started_s)
+            except BaseException:
+                self._stop()
+                raise
+        self.ready_s = time.monotonic() - started_s
+        return self
+
+    def _start(self) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _stop, with the server
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the user's own command, no shell
                 self._words,
@@ -76,14 +118,6 @@ class LaunchedServer:
         except OSError as error:
             self._log.close()
             raise BenchError(f"{self.name}: cannot start {self._words[0]}: {error.strerror}") from None
-        threading.Thread(target=self._watch, daemon=True).start()
-        try:
-            self._await(started_s)
-        except BaseException:
-            self._stop()
-            raise
-        self.ready_s = time.monotonic() - started_s
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
