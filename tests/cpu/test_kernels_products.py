@@ -40,7 +40,7 @@ def int8(*shape):
         (
             lambda: K.fp8_gemm(fp8(2, 8), fp8(3, 8), torch.ones(2), torch.ones(3), torch.int8),
             TypeError,
-            r"dtype: torch.int8",
+            r"dtype: int8",
         ),
         (lambda: K.fp8_gemm(int8(2, 8), fp8(3, 8), torch.ones(2), torch.ones(3)), TypeError, r"a: dtype int8"),
         (

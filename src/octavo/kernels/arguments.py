@@ -52,5 +52,11 @@ def expect_value(name: str, holds: bool, came: Any, expected: str) -> None:
         raise ValueError(f"{name}: {came} came, {expected} was expected")
 
 
+def expect_output(dtype: torch.dtype | None) -> None:
+    """``dtype`` of a scaled product's result; None: its default."""
+    if dtype is not None and dtype not in FLOATS:
+        raise TypeError(f"dtype: {_plain(dtype)} came, one of {', '.join(map(_plain, FLOATS))} was expected")
+
+
 def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

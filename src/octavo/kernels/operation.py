@@ -15,13 +15,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 Function = Callable[..., Any]
+P = ParamSpec("P")
+Call = TypeVar("Call")
+R = TypeVar("R")
+
+
+def taking(call: Callable[P, Call]) -> Callable[[Callable[[Call], R]], Callable[P, R]]:
+    """``@taking(Call) def f(call: Call)`` is called with the fields of ``Call``, so that a long list of arguments stands once."""
+
+    def decorate(function: Callable[[Call], R]) -> Callable[P, R]:
+        @wraps(function)
+        def from_arguments(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(call(*args, **kwargs))
+
+        return from_arguments
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +46,7 @@ class Operation:
     """One operation, as ``torch.ops.octavo.<name>`` and for the room's own tools.
 
     ``schema``: torch.library's, without the name: ``(Tensor x, Tensor weight, float eps=1e-6) -> Tensor``; a tensor that is
-    written to is ``Tensor(a!)``. ``check`` and ``fake`` and every back end take exactly its arguments.
+    written to is ``Tensor(a!)``. ``check`` and ``fake`` and every back end take exactly its arguments (many: see ``taking``).
     ``backends``: by name, ``module:function`` (loaded when first used). ``by_device``: which of them serves a device type.
     ``backward``: ``module:function`` that registers derivatives (called once with the operation's full name), if it has any.
     """

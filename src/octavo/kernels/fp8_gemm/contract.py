@@ -13,11 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.arguments import expect_same, expect_shape, expect_tensor, expect_value
+from octavo.kernels.arguments import expect_output, expect_same, expect_shape, expect_tensor, expect_value
 from octavo.kernels.quantize_fp8.contract import DTYPE, LARGEST
 
 BLOCK = 128
-OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def check(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype | None = None) -> None:
@@ -39,8 +38,7 @@ def check(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.d
         expect_shape("b_scale", b_scale, (-(-b.shape[0] // BLOCK), groups), "[ceil(N / 128), ceil(K / 128)]")
     for name, other in (("b", b), ("a_scale", a_scale), ("b_scale", b_scale)):
         expect_same(name, other, "a", a, dtype=False)
-    if dtype is not None and dtype not in OUTPUTS:
-        raise TypeError(f"dtype: {dtype} came, one of {', '.join(map(str, OUTPUTS))} was expected")
+    expect_output(dtype)
 
 
 def fake(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:

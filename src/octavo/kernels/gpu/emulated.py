@@ -9,8 +9,6 @@ import ctypes
 import os
 import shutil
 import struct
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from octavo.errors import KernelError
 from octavo.folders import cache_folder
+from octavo.kernels.gpu.compiled import shared_library
 from octavo.kernels.gpu.driver import TENSOR_MAP_BYTES
 from octavo.kernels.gpu.nvrtc import HEADERS, CudaSource
 
@@ -72,17 +71,6 @@ def _library(source: CudaSource) -> Path:
     file = (
         cache_folder() / "kernels" / "emulated" / f"{source.path.stem}-{source.text_hash(compiler, *words, _ENTRY)}.so"
     )
-    if file.exists():
-        return file
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = f'#include "{source.path}"\n' + "".join(_ENTRY.format(entry=entry) for entry in source.entries())
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        program, made = Path(folder) / "program.cpp", Path(folder) / "program.so"
-        program.write_text(text)
-        done = subprocess.run(  # noqa: S603
-            [compiler, *words, str(program), "-o", str(made)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise KernelError(f"{source.path.name} does not compile for the emulator:\n{done.stderr}")
-        made.replace(file)
-    return file
+    failed = f"{source.path.name} does not compile for the emulator"
+    return shared_library(file, [compiler, *words, "-x", "c++", "-"], failed, text)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.arguments import expect_same, expect_shape, expect_tensor, expect_value
+from octavo.kernels.arguments import expect_output, expect_same, expect_shape, expect_tensor, expect_value
 
-OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
 LONGEST = (1 << 31) // (128 * 128) - 1  # of K: beyond, a sum of products of -128 does not fit in 32 bits
 
 
@@ -29,8 +28,7 @@ def check(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.d
         expect_shape(name, scale, (rows,), f"one for each row of {name[0]}")
     for name, other in (("b", b), ("a_scale", a_scale), ("b_scale", b_scale)):
         expect_same(name, other, "a", a, dtype=False)
-    if dtype is not None and dtype not in OUTPUTS:
-        raise TypeError(f"dtype: {dtype} came, one of {', '.join(map(str, OUTPUTS))} was expected")
+    expect_output(dtype)
 
 
 def fake(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:

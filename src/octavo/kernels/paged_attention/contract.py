@@ -14,11 +14,13 @@ float8_e4m3fn, head ``g``'s keys are ``key_scale[g]`` times what is stored, its 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from octavo.kernels.arguments import expect_same, expect_shape, expect_tensor, expect_value
+from octavo.kernels.operation import taking
 
 FP8 = torch.float8_e4m3fn
 
@@ -56,24 +58,8 @@ def new_layer_cache(
     return LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
 
 
-def check(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
-    num_decodes: int,
-    max_context_len: int,
-    scale: float,
-    window: int = 0,
-    soft_cap: float = 0.0,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-    split_tokens: int = 0,
-    debug: bool = False,
-) -> None:
-    """What the host can see of the contract; nothing is read back from the device.
+class PagedAttention(NamedTuple):
+    """The arguments of one call.
 
     ``q``: ``[T, num_heads, head_dim]``; ``keys``, ``values``: ``[num_blocks, block_size, num_kv_heads, head_dim]``
     in ``q``'s dtype or float8_e4m3fn with float32 scales ``[num_kv_heads]``. ``query_starts``: int32 ``[B + 1]``,
@@ -83,36 +69,69 @@ def check(
     ``split_tokens``: 0: chosen for the batch; else a context is cut into pieces of so many tokens, and a row's bits do not
     depend on its neighbours. ``debug``: an out-of-range block id reads as NaN instead of memory outside the cache.
     """
+
+    q: Tensor
+    keys: Tensor
+    values: Tensor
+    query_starts: Tensor
+    context_lens: Tensor
+    block_tables: Tensor
+    num_decodes: int
+    max_context_len: int
+    scale: float
+    window: int = 0
+    soft_cap: float = 0.0
+    key_scale: Tensor | None = None
+    value_scale: Tensor | None = None
+    split_tokens: int = 0
+    debug: bool = False
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a head of the cache."""
+        return self.q.shape[1] // self.keys.shape[2]
+
+
+@taking(PagedAttention)
+def check(call: PagedAttention) -> None:
+    """What the host can see of the contract; nothing is read back from the device."""
+    q, keys, num_decodes = call.q, call.keys, call.num_decodes
     expect_tensor("q", q)
     expect_shape("q", q, (None, None, None), "[T, num_heads, head_dim]")
-    check_cache(q, keys, values, key_scale, value_scale)
+    check_cache(q, keys, call.values, call.key_scale, call.value_scale)
     heads, kv_heads = q.shape[1], keys.shape[2]
     expect_shape("keys", keys, (None, None, None, q.shape[2]), "[num_blocks, block_size, num_kv_heads, head_dim]")
     divides = kv_heads > 0 and heads % kv_heads == 0
     expect_value("q", divides, f"{heads} heads", f"a multiple of the cache's {kv_heads} heads")
-    for name, tensor in (
-        ("query_starts", query_starts),
-        ("context_lens", context_lens),
-        ("block_tables", block_tables),
-    ):
-        expect_tensor(name, tensor, (torch.int32,))
-        expect_same(name, tensor, "q", q, dtype=False)
-    expect_shape("context_lens", context_lens, (None,), "[B]")
-    num_requests = context_lens.shape[0]
-    expect_shape("query_starts", query_starts, (num_requests + 1,), "[B + 1], as many requests as context_lens has")
-    expect_shape(
-        "block_tables", block_tables, (num_requests, None), "[B, max_blocks], as many rows as context_lens has"
-    )
+    _check_lengths(call)
+    num_requests = call.context_lens.shape[0]
     most = num_requests if num_requests < q.shape[0] else q.shape[0]
     expect_value("num_decodes", 0 <= num_decodes <= most, num_decodes, f"0 to {most}")
     only_decodes = num_decodes < num_requests or num_decodes == q.shape[0]
     expect_value("q", only_decodes, f"{q.shape[0]} rows", f"{num_decodes}: every request is a decode")
-    room = block_tables.shape[1] * keys.shape[1]
-    fits = 0 <= max_context_len <= room
-    expect_value("max_context_len", fits, max_context_len, f"0 to {room}, the tokens that block_tables has room for")
-    expect_value("scale", scale > 0, scale, "a number above 0")
-    for name, number in (("window", window), ("soft_cap", soft_cap), ("split_tokens", split_tokens)):
+    room, longest = call.block_tables.shape[1] * keys.shape[1], call.max_context_len
+    expect_value(
+        "max_context_len", 0 <= longest <= room, longest, f"0 to {room}, the tokens that block_tables has room for"
+    )
+    expect_value("scale", call.scale > 0, call.scale, "a number above 0")
+    for name, number in (("window", call.window), ("soft_cap", call.soft_cap), ("split_tokens", call.split_tokens)):
         expect_value(name, number >= 0, number, "a number that is not negative")
+
+
+def _check_lengths(call: PagedAttention) -> None:
+    for name, tensor in (
+        ("query_starts", call.query_starts),
+        ("context_lens", call.context_lens),
+        ("block_tables", call.block_tables),
+    ):
+        expect_tensor(name, tensor, (torch.int32,))
+        expect_same(name, tensor, "q", call.q, dtype=False)
+    expect_shape("context_lens", call.context_lens, (None,), "[B]")
+    requests = call.context_lens.shape[0]
+    expect_shape("query_starts", call.query_starts, (requests + 1,), "[B + 1], as many requests as context_lens has")
+    expect_shape(
+        "block_tables", call.block_tables, (requests, None), "[B, max_blocks], as many rows as context_lens has"
+    )
 
 
 def check_cache(
@@ -135,22 +154,7 @@ def check_cache(
         expect_same(name, checked, "keys", keys, dtype=False)
 
 
-def fake(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
-    num_decodes: int,
-    max_context_len: int,
-    scale: float,
-    window: int = 0,
-    soft_cap: float = 0.0,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-    split_tokens: int = 0,
-    debug: bool = False,
-) -> Tensor:
+@taking(PagedAttention)
+def fake(call: PagedAttention) -> Tensor:
     """Shape and dtype of ``q``."""
-    return torch.empty_like(q)
+    return torch.empty_like(call.q)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.kernels.paged_attention.contract import LayerCache
+from octavo.kernels.operation import taking
+from octavo.kernels.paged_attention.contract import LayerCache, PagedAttention
 from octavo.kernels.paged_attention.plan import (
     AttentionPlan,
     DecodeGroup,
@@ -83,34 +84,20 @@ def _gather(cache: LayerCache, blocks: Tensor, workspace: Workspace) -> Iterator
         yield converted[:size]
 
 
-def paged_attention(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
-    num_decodes: int,
-    max_context_len: int,
-    scale: float,
-    window: int = 0,
-    soft_cap: float = 0.0,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-    split_tokens: int = 0,
-    debug: bool = False,
-) -> Tensor:
+@taking(PagedAttention)
+def paged_attention(call: PagedAttention) -> Tensor:
     """The whole contract, request by request: reads the lengths back from the device, and copies what it attends to."""
-    starts, contexts, out = query_starts.tolist(), context_lens.tolist(), torch.zeros_like(q)
+    q, starts, contexts = call.q, call.query_starts.tolist(), call.context_lens.tolist()
+    out, attend = torch.zeros_like(q), _capped if call.soft_cap else _plain
     for request, context_len in enumerate(contexts):
         rows = slice(starts[request], starts[request + 1])
         if context_len == 0 or rows.start == rows.stop:
             continue
-        chunk = prefill_chunk(rows, context_len, block_tables[request], keys.shape[1], window, q.dtype)
-        key_rows = _rows_of(keys, chunk, key_scale, q.dtype, debug)
-        value_rows = _rows_of(values, chunk, value_scale, q.dtype, debug)
-        attend = _capped if soft_cap else _plain
-        out[rows] = attend(q[rows], key_rows, value_rows, chunk.mask, scale, soft_cap)
+        table, block_size = call.block_tables[request], call.keys.shape[1]
+        chunk = prefill_chunk(rows, context_len, table, block_size, call.window, q.dtype)
+        keys = _rows_of(call.keys, chunk, call.key_scale, q.dtype, call.debug)
+        values = _rows_of(call.values, chunk, call.value_scale, q.dtype, call.debug)
+        out[rows] = attend(q[rows], keys, values, chunk.mask, call.scale, call.soft_cap)
     return out
 
 

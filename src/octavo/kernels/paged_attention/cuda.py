@@ -14,6 +14,8 @@ from torch import Tensor
 from octavo.kernels.gpu.module import CudaAhead, Kernel, num_multiprocessors
 from octavo.kernels.gpu.nvrtc import CudaSource
 from octavo.kernels.gpu.types import rows_aligned, type_name
+from octavo.kernels.operation import taking
+from octavo.kernels.paged_attention.contract import PagedAttention
 
 THREADS = 128
 TOKENS = 4  # that a lane has under way; half of them from an fp8 cache, whose packs hold twice the elements
@@ -49,45 +51,33 @@ def source(
 _kernel = cache(lambda *variant: Kernel(source(*variant)))
 
 
-def paged_attention(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
-    num_decodes: int,
-    max_context_len: int,
-    scale: float,
-    window: int = 0,
-    soft_cap: float = 0.0,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-    split_tokens: int = 0,
-    debug: bool = False,
-) -> Tensor:
-    """See ``contract.check``; -> shape and dtype of ``q``."""
+@taking(PagedAttention)
+def paged_attention(call: PagedAttention) -> Tensor:
+    """Shape and dtype of ``q``."""
+    q, keys, block_tables = call.q, call.keys, call.block_tables
     (rows, heads, head_dim), (num_blocks, block_size, kv_heads, _) = q.shape, keys.shape
-    out, requests = torch.empty_like(q), context_lens.shape[0]
-    if not out.numel() or not requests or not max_context_len:
+    out, requests = torch.empty_like(q), call.context_lens.shape[0]
+    if not out.numel() or not requests or not call.max_context_len:
         return out.zero_()
-    parts = -(-(heads // kv_heads) // MOST_HEADS)
-    shape = -(-(heads // kv_heads) // parts), head_dim, block_size
+    parts = -(-call.group // MOST_HEADS)
+    shape = -(-call.group // parts), head_dim, block_size
     blocks = rows * kv_heads * parts
-    piece = split_tokens or _piece(blocks, max_context_len, q.device)
-    pieces = -(-max_context_len // piece)
-    variant = q.dtype, keys.dtype, shape, rows_aligned(head_dim, keys, values), debug
+    piece = call.split_tokens or _piece(blocks, call.max_context_len, q.device)
+    pieces = -(-call.max_context_len // piece)
+    variant = q.dtype, keys.dtype, shape, rows_aligned(head_dim, keys, call.values), call.debug
     partial = q.new_empty((rows, heads, pieces, head_dim + 2), dtype=torch.float32)
     _kernel("attention_pieces", *variant).launch(
         q.device,
         blocks * pieces,
-        *(q, keys, values, query_starts, context_lens, block_tables, 0 if key_scale is None else key_scale, partial),
-        *(requests, rows, heads, kv_heads, num_blocks, block_tables.shape[1], pieces, piece, window, scale, soft_cap),
+        *(q, keys, call.values, call.query_starts, call.context_lens, block_tables),
+        *(0 if call.key_scale is None else call.key_scale, partial),
+        *(requests, rows, heads, kv_heads, num_blocks, block_tables.shape[1], pieces, piece),
+        *(call.window, call.scale, call.soft_cap),
     )
     _kernel("attention_together", *variant).launch(
         q.device,
         -(-rows * heads // (THREADS // 32)),
-        *(partial, 0 if value_scale is None else value_scale, out, rows * heads, heads, kv_heads, pieces),
+        *(partial, 0 if call.value_scale is None else call.value_scale, out, rows * heads, heads, kv_heads, pieces),
     )
     return out
 

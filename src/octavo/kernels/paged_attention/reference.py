@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.paged_attention.contract import AttentionBatch, LayerCache
+from octavo.kernels.operation import taking
+from octavo.kernels.paged_attention.contract import AttentionBatch, LayerCache, PagedAttention
 
 
 def write_kv_reference(k: Tensor, v: Tensor, cache: LayerCache, slots: Tensor) -> None:
@@ -24,36 +25,21 @@ def attention_reference(q: Tensor, cache: LayerCache, batch: AttentionBatch, sca
     )
 
 
-def paged_attention_reference(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
-    num_decodes: int,
-    max_context_len: int,
-    scale: float,
-    window: int = 0,
-    soft_cap: float = 0.0,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-    split_tokens: int = 0,
-    debug: bool = False,
-) -> Tensor:
+@taking(PagedAttention)
+def paged_attention_reference(call: PagedAttention) -> Tensor:
     """Float64 ``[T, num_heads, head_dim]``, one row after the other."""
-    out, group = torch.zeros(q.shape, dtype=torch.float64), q.shape[1] // keys.shape[2]
-    starts = query_starts.tolist()
-    for request, context_len in enumerate(context_lens.tolist()):
+    out = torch.zeros(call.q.shape, dtype=torch.float64)
+    starts, window, soft_cap = call.query_starts.tolist(), call.window, call.soft_cap
+    for request, context_len in enumerate(call.context_lens.tolist()):
         if context_len == 0:
             continue
-        at = block_tables[request].tolist()
-        k, v = _context(keys, at, context_len, key_scale), _context(values, at, context_len, value_scale)
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        at = call.block_tables[request].tolist()
+        k = _context(call.keys, at, context_len, call.key_scale).repeat_interleave(call.group, 1)
+        v = _context(call.values, at, context_len, call.value_scale).repeat_interleave(call.group, 1)
         for row in range(starts[request], starts[request + 1]):
             position = context_len - (starts[request + 1] - row)
             seen = slice(max(0, position - window + 1) if window else 0, position + 1)
-            scores = scale * torch.einsum("hd,khd->hk", q[row].double(), k[seen])
+            scores = call.scale * torch.einsum("hd,khd->hk", call.q[row].double(), k[seen])
             if soft_cap:
                 scores = soft_cap * torch.tanh(scores / soft_cap)
             out[row] = torch.einsum("hk,khd->hd", scores.softmax(-1), v[seen])

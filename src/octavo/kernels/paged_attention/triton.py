@@ -16,7 +16,6 @@ No atomics: the same arguments on the same GPU give the same bits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +25,8 @@ from torch import Tensor
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import has_native_e4m3, num_sms
 from octavo.kernels.gpu.tuning import Config, choose
-from octavo.kernels.paged_attention.contract import FP8
+from octavo.kernels.operation import taking
+from octavo.kernels.paged_attention.contract import FP8, PagedAttention
 from octavo.kernels.paged_attention.triton_kernels import decode, merge, prefill
 
 LONGEST_PIECE = (
@@ -35,44 +35,25 @@ LONGEST_PIECE = (
 SHORTEST_PIECE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """The arguments of one call, as its launches want them."""
+def flags(call: PagedAttention) -> dict[str, Any]:
+    """What the attending kernels are specialised for, besides their tiles."""
+    native = has_native_e4m3(call.q.device)
+    return {
+        "GROUP": call.group,
+        "WINDOWED": call.window > 0,
+        "CAPPED": call.soft_cap > 0,
+        "HEAD_DIM": call.q.shape[2],
+        "BLOCK_D": max(16, triton.next_power_of_2(call.q.shape[2])),
+        "BLOCK_SIZE": call.keys.shape[1],
+        "FP8_CACHE": 0 if call.keys.dtype != FP8 else 2 if native else 1,
+        "DEBUG": call.debug,
+    }
 
-    q: Tensor
-    keys: Tensor
-    values: Tensor
-    query_starts: Tensor
-    context_lens: Tensor
-    block_tables: Tensor
-    scales: tuple[Tensor | None, Tensor | None]
-    scale: float
-    window: int
-    soft_cap: float
-    debug: bool
 
-    @property
-    def group(self) -> int:
-        return self.q.shape[1] // self.keys.shape[2]
-
-    def flags(self) -> dict[str, Any]:
-        """What the attending kernels are specialised for, besides their tiles."""
-        native = has_native_e4m3(self.q.device)
-        return {
-            "GROUP": self.group,
-            "WINDOWED": self.window > 0,
-            "CAPPED": self.soft_cap > 0,
-            "HEAD_DIM": self.q.shape[2],
-            "BLOCK_D": max(16, triton.next_power_of_2(self.q.shape[2])),
-            "BLOCK_SIZE": self.keys.shape[1],
-            "FP8_CACHE": 0 if self.keys.dtype != FP8 else 2 if native else 1,
-            "DEBUG": self.debug,
-        }
-
-    def cache(self) -> tuple[Tensor, Tensor]:
-        """8-bit floats as bytes: not every architecture that Triton compiles for knows them."""
-        is_fp8 = self.keys.dtype == FP8
-        return (self.keys.view(torch.uint8), self.values.view(torch.uint8)) if is_fp8 else (self.keys, self.values)
+def cache_of(call: PagedAttention) -> tuple[Tensor, Tensor]:
+    """8-bit floats as bytes: not every architecture that Triton compiles for knows them."""
+    is_fp8 = call.keys.dtype == FP8
+    return (call.keys.view(torch.uint8), call.values.view(torch.uint8)) if is_fp8 else (call.keys, call.values)
 
 
 def default_prefill(group: int, block_d: int, itemsize: int) -> Config:
@@ -104,31 +85,14 @@ def configs(**arguments: Any) -> Iterator[Config]:
         yield Config.of(warps, stages, BLOCK_M=rows, BLOCK_N=tokens)
 
 
-def paged_attention(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    context_lens: Tensor,
-    block_tables: Tensor,
-    num_decodes: int,
-    max_context_len: int,
-    scale: float,
-    window: int = 0,
-    soft_cap: float = 0.0,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-    split_tokens: int = 0,
-    debug: bool = False,
-) -> Tensor:
+@taking(PagedAttention)
+def paged_attention(call: PagedAttention) -> Tensor:
     """The contract: at most three launches, and nothing is read back from the device."""
-    lengths, scales = (query_starts, context_lens, block_tables), (key_scale, value_scale)
-    problem = Problem(q, keys, values, *lengths, scales, scale, window, soft_cap, debug)
-    out = torch.empty_like(q)
-    if num_decodes:
-        _launch_decodes(problem, out, num_decodes, max_context_len, split_tokens)
-    if num_decodes < context_lens.shape[0]:
-        _launch_prefills(problem, out, num_decodes)
+    out = torch.empty_like(call.q)
+    if call.num_decodes:
+        _launch_decodes(call, out)
+    if call.num_decodes < call.context_lens.shape[0]:
+        _launch_prefills(call, out)
     return out
 
 
@@ -142,42 +106,43 @@ def piece_of(num_programs: int, most: int, sms: int) -> int:
     return max(SHORTEST_PIECE, min(LONGEST_PIECE, fair))
 
 
-def _launch_decodes(problem: Problem, out: Tensor, num_decodes: int, max_context_len: int, split_tokens: int) -> None:
-    q, flags, (keys, values) = problem.q, problem.flags(), problem.cache()
+def _launch_decodes(call: PagedAttention, out: Tensor) -> None:
+    q, num_decodes, kinds, (keys, values) = call.q, call.num_decodes, flags(call), cache_of(call)
     heads, head_dim, kv_heads = q.shape[1], q.shape[2], keys.shape[2]
-    most = min(max_context_len, problem.window) if problem.window else max_context_len
-    piece = split_tokens or piece_of(num_decodes * kv_heads, most, num_sms(q.device))
+    most = min(call.max_context_len, call.window) if call.window else call.max_context_len
+    piece = call.split_tokens or piece_of(num_decodes * kv_heads, most, num_sms(q.device))
     pieces = max(1, triton.cdiv(most, piece))
-    default = default_decode(problem.group, flags["BLOCK_D"], keys.itemsize)
-    config = choose("paged_attention", f"decode {keys.dtype} {flags['BLOCK_D']} {default.tiles[0][1]}", default)
+    default = default_decode(call.group, kinds["BLOCK_D"], keys.itemsize)
+    config = choose("paged_attention", f"decode {keys.dtype} {kinds['BLOCK_D']} {default.tiles[0][1]}", default)
     parts, tops = out, None
     if pieces > 1:
         parts = torch.empty(num_decodes, heads, pieces, head_dim, dtype=torch.float32, device=q.device)
         tops = torch.empty(num_decodes, heads, pieces, dtype=torch.float32, device=q.device)
     decode[(num_decodes, kv_heads, pieces)](
-        q, keys, values, parts, tops, problem.context_lens, problem.block_tables, *problem.scales,
-        problem.block_tables.shape[1], keys.shape[0], kv_heads, piece, problem.scale, problem.soft_cap, problem.window,
-        **flags, **config.launch(),
+        q, keys, values, parts, tops, call.context_lens, call.block_tables, call.key_scale, call.value_scale,
+        call.block_tables.shape[1], keys.shape[0], kv_heads, piece, call.scale, call.soft_cap, call.window,
+        **kinds, **config.launch(),
     )  # fmt: skip
     if tops is not None:
         merge[(num_decodes, heads)](
-            parts, tops, out, problem.context_lens, pieces, piece, problem.window, heads,
-            WINDOWED=flags["WINDOWED"], HEAD_DIM=head_dim, BLOCK_D=flags["BLOCK_D"], num_warps=2,
+            parts, tops, out, call.context_lens, pieces, piece, call.window, heads,
+            WINDOWED=kinds["WINDOWED"], HEAD_DIM=head_dim, BLOCK_D=kinds["BLOCK_D"], num_warps=2,
         )  # fmt: skip
 
 
-def _launch_prefills(problem: Problem, out: Tensor, first_request: int) -> None:
-    q, flags, (keys, values) = problem.q, problem.flags(), problem.cache()
-    num_requests = problem.context_lens.shape[0]
-    default = default_prefill(problem.group, flags["BLOCK_D"], max(keys.itemsize, 2))
-    config = choose("paged_attention", f"prefill {keys.dtype} {flags['BLOCK_D']} {default.tiles[0][1]}", default)
-    rows_a_tile = dict(config.tiles)["BLOCK_M"] // problem.group
+def _launch_prefills(call: PagedAttention, out: Tensor) -> None:
+    """Of the requests behind the decodes."""
+    q, first_request, kinds, (keys, values) = call.q, call.num_decodes, flags(call), cache_of(call)
+    num_requests = call.context_lens.shape[0]
+    default = default_prefill(call.group, kinds["BLOCK_D"], max(keys.itemsize, 2))
+    config = choose("paged_attention", f"prefill {keys.dtype} {kinds['BLOCK_D']} {default.tiles[0][1]}", default)
+    rows_a_tile = dict(config.tiles)["BLOCK_M"] // call.group
     tiles = (q.shape[0] - first_request) // rows_a_tile + num_requests - first_request
     prefill[(tiles, keys.shape[2])](
-        q, keys, values, out, problem.query_starts, problem.context_lens, problem.block_tables, *problem.scales,
-        num_requests, first_request, problem.block_tables.shape[1], keys.shape[0], keys.shape[2],
-        problem.scale, problem.soft_cap, problem.window,
-        **flags, REQUESTS=triton.next_power_of_2(num_requests - first_request), **config.launch(),
+        q, keys, values, out, call.query_starts, call.context_lens, call.block_tables, call.key_scale, call.value_scale,
+        num_requests, first_request, call.block_tables.shape[1], keys.shape[0], keys.shape[2],
+        call.scale, call.soft_cap, call.window,
+        **kinds, REQUESTS=triton.next_power_of_2(num_requests - first_request), **config.launch(),
     )  # fmt: skip
 
 

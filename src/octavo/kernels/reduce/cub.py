@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from octavo.errors import KernelError
 from octavo.folders import cache_folder
+from octavo.kernels.gpu.compiled import shared_library
 
 SOURCE = Path(__file__).with_name("cub_baseline.cu")
 
@@ -50,15 +49,5 @@ def build(architecture: str) -> Path:
         raise KernelError("the CUB baseline is compiled by nvcc, which is not on the path")
     key = hashlib.sha256(SOURCE.read_bytes() + f"{nvcc} {architecture}".encode()).hexdigest()[:16]
     file = cache_folder() / "kernels" / "baselines" / f"cub-{key}.so"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            made = Path(folder) / "cub.so"
-            options = ["-std=c++17", "-O3", "-shared", "-Xcompiler", "-fPIC", f"-arch={architecture}"]
-            done = subprocess.run(  # noqa: S603
-                [nvcc, *options, str(SOURCE), "-o", str(made)], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise KernelError(f"nvcc does not compile {SOURCE.name}:\n{done.stderr}")
-            made.replace(file)
-    return file
+    options = ["-std=c++17", "-O3", "-shared", "-Xcompiler", "-fPIC", f"-arch={architecture}"]
+    return shared_library(file, [nvcc, *options, str(SOURCE)], f"nvcc does not compile {SOURCE.name}")

@@ -10,11 +10,13 @@ stores keys and values in the paged cache at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from octavo.kernels.arguments import expect_same, expect_shape, expect_tensor, expect_value
+from octavo.kernels.operation import taking
 from octavo.kernels.paged_attention.contract import check_cache
 
 
@@ -47,29 +49,36 @@ def fake(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def check_write_kv(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-) -> None:
-    """``q``: ``[T, H, D]``; ``k``, ``v``: ``[T, KH, D]``, all with dense rows; the cache is paged_attention's.
+class RotaryWriteKV(NamedTuple):
+    """The arguments of one call.
 
+    ``q``: ``[T, H, D]``; ``k``, ``v``: ``[T, KH, D]``, all with dense rows; the cache is paged_attention's.
     ``slots``: int64 ``[T]``, block * block_size + offset of each row; a row whose slot is not in the cache (-1) is not stored.
     In a cache of float8_e4m3fn stands ``k / key_scale[head]``, saturated at 448.
     """
-    for name, rows in (("q", q), ("k", k), ("v", v)):
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    cos: Tensor
+    sin: Tensor
+    keys: Tensor
+    values: Tensor
+    slots: Tensor
+    key_scale: Tensor | None = None
+    value_scale: Tensor | None = None
+
+
+@taking(RotaryWriteKV)
+def check_write_kv(call: RotaryWriteKV) -> None:
+    """What the host can see of the contract; nothing is read back from the device."""
+    q, keys, slots = call.q, call.keys, call.slots
+    for name, rows in (("q", q), ("k", call.k), ("v", call.v)):
         _expect_rows(name, rows)
         expect_same(name, rows, "q", q)
-    _expect_angles(q, cos, sin)
-    check_cache(q, keys, values, key_scale, value_scale)
-    for name, rows in (("k", k), ("v", v)):
+    _expect_angles(q, call.cos, call.sin)
+    check_cache(q, keys, call.values, call.key_scale, call.value_scale)
+    for name, rows in (("k", call.k), ("v", call.v)):
         expect_shape(name, rows, (q.shape[0], *keys.shape[2:]), "rows of q, heads and head size of keys")
     expect_value("q", q.shape[2] == keys.shape[3], f"head size {q.shape[2]}", f"{keys.shape[3]}, that of keys")
     expect_tensor("slots", slots, (torch.int64,))
@@ -77,20 +86,10 @@ def check_write_kv(
     expect_shape("slots", slots, (q.shape[0],), "one for each row of q")
 
 
-def fake_write_kv(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-) -> Tensor:
+@taking(RotaryWriteKV)
+def fake_write_kv(call: RotaryWriteKV) -> Tensor:
     """Shape and dtype of ``q``, contiguous."""
-    return q.new_empty(q.shape)
+    return call.q.new_empty(call.q.shape)
 
 
 def _expect_rows(name: str, rows: Tensor) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from octavo.kernels.operation import taking
 from octavo.kernels.paged_attention.contract import FP8
-from octavo.kernels.rotary.contract import RotaryAngles
+from octavo.kernels.rotary.contract import RotaryAngles, RotaryWriteKV
 
 FP8_MAX = 448.0
 
@@ -28,25 +29,16 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def rotary_write_kv(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-) -> Tensor:
+@taking(RotaryWriteKV)
+def rotary_write_kv(call: RotaryWriteKV) -> Tensor:
     """The queries turned; keys turned and values as they are in their slots."""
-    inside = (slots >= 0) & (slots < keys.shape[0] * keys.shape[1])
-    for rows, cache, scale in ((turned(k.float(), cos, sin), keys, key_scale), (v, values, value_scale)):
+    slots, keys = call.slots, turned(call.k.float(), call.cos, call.sin)
+    inside = (slots >= 0) & (slots < call.keys.shape[0] * call.keys.shape[1])
+    for rows, cache, scale in ((keys, call.keys, call.key_scale), (call.v, call.values, call.value_scale)):
         if scale is not None:
             rows = (rows / scale[:, None]).clamp(-FP8_MAX, FP8_MAX)
         stored = rows.to(cache.dtype)[inside]
         if cache.dtype == FP8:  # indexing knows no 8-bit floats
             cache, stored = cache.view(torch.uint8), stored.view(torch.uint8)
         cache.view(-1, *cache.shape[2:])[slots[inside]] = stored
-    return turned(q, cos, sin)
+    return turned(call.q, call.cos, call.sin)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from octavo.kernels.operation import taking
+from octavo.kernels.rotary.contract import RotaryWriteKV
+
 
 def rotary_reference(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
     """``x``: ``[T, H, D]``, ``positions``: ``[T]``, ``inv_freq``: ``[D/2]`` -> float64 ``[T, H, D]``."""
@@ -21,23 +24,14 @@ def turned_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def rotary_write_kv_reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-) -> Tensor:
+@taking(RotaryWriteKV)
+def rotary_write_kv_reference(call: RotaryWriteKV) -> Tensor:
     """The queries turned; the cache is written row by row."""
-    for rows, cache, scale in ((turned_reference(k, cos, sin), keys, key_scale), (v.double(), values, value_scale)):
+    keys, values = turned_reference(call.k, call.cos, call.sin), call.v.double()
+    for rows, cache, scale in ((keys, call.keys, call.key_scale), (values, call.values, call.value_scale)):
         if scale is not None:
             rows = (rows / scale.double()[:, None]).clamp(-448, 448)
-        for row, slot in enumerate(slots.tolist()):
+        for row, slot in enumerate(call.slots.tolist()):
             if 0 <= slot < cache.shape[0] * cache.shape[1]:
                 cache[slot // cache.shape[1], slot % cache.shape[1]] = rows[row].float().to(cache.dtype)
-    return turned_reference(q, cos, sin)
+    return turned_reference(call.q, call.cos, call.sin)

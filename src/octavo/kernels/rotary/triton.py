@@ -19,7 +19,9 @@ from torch import Tensor
 
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import to_e4m3
+from octavo.kernels.operation import taking
 from octavo.kernels.paged_attention.contract import FP8
+from octavo.kernels.rotary.contract import RotaryWriteKV
 
 TILE = 2048  # elements a program
 
@@ -98,29 +100,20 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def rotary_write_kv(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    key_scale: Tensor | None = None,
-    value_scale: Tensor | None = None,
-) -> Tensor:
+@taking(RotaryWriteKV)
+def rotary_write_kv(call: RotaryWriteKV) -> Tensor:
     """The queries turned; keys turned and values as they are in their slots."""
+    q, k, v, keys, values = call.q, call.k, call.v, call.keys, call.values
     out, heads, kv_heads, is_fp8 = q.new_empty(q.shape), q.shape[1], k.shape[1], keys.dtype == FP8
     if q.numel() == 0:
         return out
-    tiles = _tiles(heads, q.shape[2], cos.shape[1])
+    tiles = _tiles(heads, q.shape[2], call.cos.shape[1])
     grid = (q.shape[0], triton.cdiv(heads, tiles["HEADS"]) + 2 * triton.cdiv(kv_heads, tiles["HEADS"]))
     if is_fp8:
         keys, values = keys.view(torch.uint8), values.view(torch.uint8)
     _write_kv[grid](
-        q, k, v, cos, sin, out, keys, values, slots, key_scale, value_scale, q.stride(0), k.stride(0), v.stride(0),
-        keys.shape[0] * keys.shape[1], heads, kv_heads, FP8_CACHE=is_fp8, **tiles,
+        q, k, v, call.cos, call.sin, out, keys, values, call.slots, call.key_scale, call.value_scale,
+        q.stride(0), k.stride(0), v.stride(0), keys.shape[0] * keys.shape[1], heads, kv_heads, FP8_CACHE=is_fp8, **tiles,
     )  # fmt: skip
     return out
 

@@ -10,88 +10,89 @@ The number: the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) applie
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from octavo.kernels.arguments import expect_same, expect_shape, expect_tensor, expect_value
+from octavo.kernels.operation import taking
 
 GREEDY_BELOW = 1e-5  # a temperature this low differs from greedy by rounding noise alone
 MAX_TOP = 256  # log-probabilities of the most likely tokens are found one after the other
 
 
-def check(
-    logits: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    temperature: Tensor,
-    top_k: Tensor,
-    top_p: Tensor,
-    min_p: Tensor,
-) -> None:
-    """``logits``: ``[R, V]``; the others ``[R]``: ``seeds``, ``positions`` int64, ``temperature`` float32 (below 1e-5: the
-    largest logit), ``top_k`` int32 (0 or less, or V or more: off), ``top_p`` (1: off) and ``min_p`` (0: off) float64."""
-    check_logits(logits)
-    for name, values, dtype in (
-        ("seeds", seeds, torch.int64),
-        ("positions", positions, torch.int64),
-        ("temperature", temperature, torch.float32),
-        ("top_k", top_k, torch.int32),
-        ("top_p", top_p, torch.float64),
-        ("min_p", min_p, torch.float64),
-    ):
-        expect_per_row(name, values, dtype, logits)
+class Sampling(NamedTuple):
+    """The arguments of one call.
+
+    ``logits``: ``[R, V]``; the others ``[R]``: ``seeds``, ``positions`` int64, ``temperature`` float32 (below 1e-5: the
+    largest logit), ``top_k`` int32 (0 or less, or V or more: off), ``top_p`` (1: off) and ``min_p`` (0: off) float64.
+    """
+
+    logits: Tensor
+    seeds: Tensor
+    positions: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
 
 
-def fake(
-    logits: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    temperature: Tensor,
-    top_k: Tensor,
-    top_p: Tensor,
-    min_p: Tensor,
-) -> Tensor:
-    """int64 ``[R]``; -1 for a row with NaN or +inf, or with nothing above -inf."""
-    return seeds.new_empty(seeds.shape)
+class Penalties(NamedTuple):
+    """The arguments of one call.
 
-
-def check_penalties(
-    logits: Tensor,
-    starts: Tensor,
-    tokens: Tensor,
-    counts: Tensor,
-    repetition: Tensor,
-    presence: Tensor,
-    frequency: Tensor,
-) -> None:
-    """``logits``: ``[R, V]``, changed in place. Row ``r`` is penalised for ``tokens[starts[r]:starts[r + 1]]`` (int32, each
+    ``logits``: ``[R, V]``, changed in place. Row ``r`` is penalised for ``tokens[starts[r]:starts[r + 1]]`` (int32, each
     at most once a row; one outside of the vocabulary is passed over), whose numbers in the output so far are ``counts``
     (float32; 0: in the prompt only). ``repetition`` divides positive logits and multiplies the others (Keskar et al., 2019),
-    then ``frequency * count + presence * (count > 0)`` is taken off; all three float32 ``[R]``."""
-    check_logits(logits)
-    for name, values, dtype in (
-        ("starts", starts, torch.int32),
-        ("tokens", tokens, torch.int32),
-        ("counts", counts, torch.float32),
+    then ``frequency * count + presence * (count > 0)`` is taken off; all three float32 ``[R]``.
+    """
+
+    logits: Tensor
+    starts: Tensor
+    tokens: Tensor
+    counts: Tensor
+    repetition: Tensor
+    presence: Tensor
+    frequency: Tensor
+
+
+@taking(Sampling)
+def check(call: Sampling) -> None:
+    """Shapes and dtypes; the values are the caller's."""
+    check_logits(call.logits)
+    for name, dtype in (
+        ("seeds", torch.int64),
+        ("positions", torch.int64),
+        ("temperature", torch.float32),
+        ("top_k", torch.int32),
+        ("top_p", torch.float64),
+        ("min_p", torch.float64),
     ):
-        expect_tensor(name, values, (dtype,))
-        expect_same(name, values, "logits", logits, dtype=False)
-    expect_shape("starts", starts, (logits.shape[0] + 1,), "one more than rows of logits")
-    expect_shape("tokens", tokens, (None,))
-    expect_shape("counts", counts, tokens.shape, "the shape of tokens")
-    for name, values in (("repetition", repetition), ("presence", presence), ("frequency", frequency)):
-        expect_per_row(name, values, torch.float32, logits)
+        expect_per_row(name, getattr(call, name), dtype, call.logits)
 
 
-def fake_penalties(
-    logits: Tensor,
-    starts: Tensor,
-    tokens: Tensor,
-    counts: Tensor,
-    repetition: Tensor,
-    presence: Tensor,
-    frequency: Tensor,
-) -> None:
+@taking(Sampling)
+def fake(call: Sampling) -> Tensor:
+    """int64 ``[R]``; -1 for a row with NaN or +inf, or with nothing above -inf."""
+    return call.seeds.new_empty(call.seeds.shape)
+
+
+@taking(Penalties)
+def check_penalties(call: Penalties) -> None:
+    """Shapes and dtypes; the values are the caller's."""
+    check_logits(call.logits)
+    for name, dtype in (("starts", torch.int32), ("tokens", torch.int32), ("counts", torch.float32)):
+        expect_tensor(name, getattr(call, name), (dtype,))
+        expect_same(name, getattr(call, name), "logits", call.logits, dtype=False)
+    expect_shape("starts", call.starts, (call.logits.shape[0] + 1,), "one more than rows of logits")
+    expect_shape("tokens", call.tokens, (None,))
+    expect_shape("counts", call.counts, call.tokens.shape, "the shape of tokens")
+    for name in ("repetition", "presence", "frequency"):
+        expect_per_row(name, getattr(call, name), torch.float32, call.logits)
+
+
+@taking(Penalties)
+def fake_penalties(call: Penalties) -> None:
     """Nothing is returned."""
 
 

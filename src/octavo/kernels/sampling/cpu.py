@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.sampling.contract import GREEDY_BELOW
+from octavo.kernels.operation import taking
+from octavo.kernels.sampling.contract import GREEDY_BELOW, Penalties, Sampling
 
 
 def _signed(number: int) -> int:
@@ -31,54 +32,41 @@ def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
     return shifted(mix(mix(seeds + GAMMA) + (positions + 1) * GAMMA), 11).double() * 2.0**-53
 
 
-def sampling(
-    logits: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    temperature: Tensor,
-    top_k: Tensor,
-    top_p: Tensor,
-    min_p: Tensor,
-) -> Tensor:
+@taking(Sampling)
+def sampling(call: Sampling) -> Tensor:
     """int64 ``[R]``."""
-    x, size = logits.float(), logits.shape[1]
+    temperature, top_k, top_p = call.temperature, call.top_k, call.top_p
+    x, size = call.logits.float(), call.logits.shape[1]
     peak, greedy = x.max(-1)
     weights = ((x - peak[:, None]).double() / temperature[:, None].clamp(min=GREEDY_BELOW)).exp()
     ordered = weights.sort(-1, descending=True).values
     kth = ordered.gather(1, (top_k[:, None].long() - 1).clamp(0, size - 1))
     has_top_k = ((top_k > 0) & (top_k < size))[:, None]
-    threshold = torch.where(has_top_k, kth, 0.0).maximum(min_p[:, None])
+    threshold = torch.where(has_top_k, kth, 0.0).maximum(call.min_p[:, None])
     kept = ordered * (ordered >= threshold)
     running = kept.cumsum(-1)
     needed = (running < top_p[:, None] * running[:, -1:]).sum(-1, keepdim=True).clamp(max=size - 1)
     nucleus = torch.where(top_p[:, None] < 1, ordered.gather(1, needed), 0.0)
     weights = weights * (weights >= threshold.maximum(nucleus))
     running = weights.cumsum(-1)
-    above = (running > uniform(seeds, positions)[:, None] * running[:, -1:]) & (weights > 0)
+    above = (running > uniform(call.seeds, call.positions)[:, None] * running[:, -1:]) & (weights > 0)
     last = size - 1 - (weights > 0).flip(-1).int().argmax(-1)
     drawn = torch.where(above.any(-1), above.int().argmax(-1), last)
     tokens = torch.where(temperature < GREEDY_BELOW, greedy, drawn)
     return torch.where(peak.isfinite() & ~x.isnan().any(-1), tokens, -1)
 
 
-def penalties(
-    logits: Tensor,
-    starts: Tensor,
-    tokens: Tensor,
-    counts: Tensor,
-    repetition: Tensor,
-    presence: Tensor,
-    frequency: Tensor,
-) -> None:
+@taking(Penalties)
+def penalties(call: Penalties) -> None:
     """In place; reads the number of tokens back from the device."""
-    lens = starts.diff().long()
+    logits, tokens, lens = call.logits, call.tokens, call.starts.diff().long()
     rows = torch.arange(len(lens), device=logits.device).repeat_interleave(lens)
     inside = (tokens >= 0) & (tokens < logits.shape[1])
     places = rows[inside], tokens[inside].long()
-    counts, rows = counts[inside], places[0]
+    counts, rows = call.counts[inside], places[0]
     values = logits[places].float()
-    values = torch.where(values > 0, values / repetition[rows], values * repetition[rows])
-    logits[places] = (values - frequency[rows] * counts - presence[rows] * (counts > 0)).to(logits.dtype)
+    values = torch.where(values > 0, values / call.repetition[rows], values * call.repetition[rows])
+    logits[places] = (values - call.frequency[rows] * counts - call.presence[rows] * (counts > 0)).to(logits.dtype)
 
 
 def logprobs(logits: Tensor, tokens: Tensor, num_top: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.sampling.contract import GREEDY_BELOW
+from octavo.kernels.operation import taking
+from octavo.kernels.sampling.contract import GREEDY_BELOW, Penalties, Sampling
 
 GAMMA, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
@@ -22,18 +23,11 @@ def uniform_reference(seed: int, position: int) -> float:
     return (mix((key + (position + 1) * GAMMA) & MASK) >> 11) * 2.0**-53
 
 
-def sampling_reference(
-    logits: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    temperature: Tensor,
-    top_k: Tensor,
-    top_p: Tensor,
-    min_p: Tensor,
-) -> Tensor:
+@taking(Sampling)
+def sampling_reference(call: Sampling) -> Tensor:
     """int64 ``[R]``."""
-    tokens = []
-    for row, x in enumerate(logits.double()):
+    tokens, temperature = [], call.temperature
+    for row, x in enumerate(call.logits.double()):
         peak = x.max()
         if x.isnan().any() or not peak.isfinite():
             tokens.append(-1)
@@ -42,9 +36,10 @@ def sampling_reference(
             tokens.append(int((x == peak).nonzero()[0]))
             continue
         weights = ((x - peak) / temperature[row].double()).exp()
-        weights = weights * (weights >= _threshold(weights, int(top_k[row]), float(top_p[row]), float(min_p[row])))
+        cuts = int(call.top_k[row]), float(call.top_p[row]), float(call.min_p[row])
+        weights = weights * (weights >= _threshold(weights, *cuts))
         running = weights.cumsum(0)
-        target = uniform_reference(int(seeds[row]), int(positions[row])) * running[-1]
+        target = uniform_reference(int(call.seeds[row]), int(call.positions[row])) * running[-1]
         above = ((running > target) & (weights > 0)).nonzero()
         tokens.append(int(above[0] if len(above) else weights.nonzero()[-1]))
     return torch.tensor(tokens, dtype=torch.int64)
@@ -61,25 +56,18 @@ def _threshold(weights: Tensor, top_k: int, top_p: float, min_p: float) -> float
     return float(kept[min(int((running < top_p * running[-1]).sum()), len(kept) - 1)]) if len(kept) else threshold
 
 
-def penalties_reference(
-    logits: Tensor,
-    starts: Tensor,
-    tokens: Tensor,
-    counts: Tensor,
-    repetition: Tensor,
-    presence: Tensor,
-    frequency: Tensor,
-) -> None:
+@taking(Penalties)
+def penalties_reference(call: Penalties) -> None:
     """Token by token."""
-    bounds = starts.tolist()
+    logits, bounds = call.logits, call.starts.tolist()
     for row in range(len(logits)):
-        for token, count in zip(
-            tokens[bounds[row] : bounds[row + 1]].tolist(), counts[bounds[row] : bounds[row + 1]].tolist(), strict=True
-        ):
+        own = slice(bounds[row], bounds[row + 1])
+        factor, frequency, presence = (float(p[row]) for p in (call.repetition, call.frequency, call.presence))
+        for token, count in zip(call.tokens[own].tolist(), call.counts[own].tolist(), strict=True):
             if 0 <= token < logits.shape[1]:
-                x, factor = float(logits[row, token]), float(repetition[row])
+                x = float(logits[row, token])
                 x = x / factor if x > 0 else x * factor
-                logits[row, token] = x - float(frequency[row]) * count - float(presence[row]) * (count > 0)
+                logits[row, token] = x - frequency * count - presence * (count > 0)
 
 
 def logprobs_reference(logits: Tensor, tokens: Tensor, num_top: int = 0) -> tuple[Tensor, Tensor, Tensor]:

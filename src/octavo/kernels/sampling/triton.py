@@ -17,7 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from octavo.kernels.gpu.ahead import Ahead
-from octavo.kernels.sampling.contract import GREEDY_BELOW
+from octavo.kernels.operation import taking
+from octavo.kernels.sampling.contract import GREEDY_BELOW, Penalties, Sampling
 
 TILE = 2048
 NUM_WARPS = 16
@@ -200,21 +201,15 @@ def _log_probabilities(logits, tokens, chosen, ids, values, size, num_top, BLOCK
         tl.store(values + row * num_top + rank, last - log_z)
 
 
-def sampling(
-    logits: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    temperature: Tensor,
-    top_k: Tensor,
-    top_p: Tensor,
-    min_p: Tensor,
-) -> Tensor:
+@taking(Sampling)
+def sampling(call: Sampling) -> Tensor:
     """int64 ``[R]``."""
+    logits, seeds = call.logits, call.seeds
     tokens, scratch = torch.empty_like(seeds), torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     if len(logits):
         _sample[(len(logits),)](
-            logits, seeds, positions, temperature, top_k, top_p, min_p, tokens, scratch, logits.shape[1],
-            BLOCK=_tile(logits.shape[1]), num_warps=NUM_WARPS,
+            logits, seeds, call.positions, call.temperature, call.top_k, call.top_p, call.min_p, tokens, scratch,
+            logits.shape[1], BLOCK=_tile(logits.shape[1]), num_warps=NUM_WARPS,
         )  # fmt: skip
     return tokens
 
@@ -224,19 +219,12 @@ def _tile(size: int) -> int:
     return min(TILE, max(16, int(triton.next_power_of_2(size))))
 
 
-def penalties(
-    logits: Tensor,
-    starts: Tensor,
-    tokens: Tensor,
-    counts: Tensor,
-    repetition: Tensor,
-    presence: Tensor,
-    frequency: Tensor,
-) -> None:
+@taking(Penalties)
+def penalties(call: Penalties) -> None:
     """In place."""
-    if len(logits):
-        lists = logits, starts, tokens, counts, repetition, presence, frequency
-        _penalise[(len(logits),)](*lists, logits.shape[1], BLOCK=256)
+    if rows := len(call.logits):
+        lists = call.starts, call.tokens, call.counts, call.repetition, call.presence, call.frequency
+        _penalise[(rows,)](call.logits, *lists, call.logits.shape[1], BLOCK=256)
 
 
 def logprobs(logits: Tensor, tokens: Tensor, num_top: int = 0) -> tuple[Tensor, Tensor, Tensor]:
