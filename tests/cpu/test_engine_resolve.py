@@ -41,11 +41,18 @@ def test_on_a_laptop() -> None:
     resolution = resolve(EngineConfig(), MODEL, hardware())
     config = resolution.config
     assert (config.executor, config.dtype, config.kv_dtype, config.num_threads) == ("cpu", "float32", "float32", 4)
-    assert (config.max_model_len, config.num_blocks, config.max_step_tokens) == (8192, 512, 512)
+    assert (config.max_model_len, config.num_blocks, config.max_step_tokens) == (8192, 2048, 512)
     assert set(resolution.reasons) == {
         "executor", "dtype", "kv_dtype", "num_threads", "max_model_len", "num_blocks", "max_step_tokens",
     }  # fmt: skip
     assert all(resolution.reasons.values())
+
+
+def test_the_cache_has_room_for_all_that_may_run() -> None:
+    """512 tokens each, within an eighth of the memory (blocks of 16 tokens, 720 KiB each); never less than one context."""
+    for running, memory, blocks in ((64, 24 << 30, 2048), (8, 24 << 30, 512), (64, 8 << 30, 1456), (64, 3 << 30, 546)):
+        resolution = resolve(EngineConfig(max_num_running=running), MODEL, hardware(memory))
+        assert resolution.config.num_blocks == blocks, resolution.reasons["num_blocks"]
 
 
 def test_with_native_kernels() -> None:

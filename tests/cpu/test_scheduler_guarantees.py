@@ -41,7 +41,7 @@ def test_the_gap_between_tenants_that_wait_stays_within_its_bound(
     rng = random.Random(seed)
     made = make_policy(policy, Forecast(classes=(URGENT, PATIENT)))
     if isinstance(made, SlackFirst):
-        made.fair_lead_tokens, made.fair_lead_prompts = float(lead), float(lead % 2)
+        made.fair_lead_tokens, made.fair_lead_prompts, made.fair_lead_cache = float(lead), lead % 2, lead % 3 / 8
     scheduler = Scheduler(made, KVCache(num_blocks, BLOCK), max_num_running=slots, max_step_tokens=budget)
     meter, now, longest = FairnessMeter(), 0.0, 0
     for i in range(90):
@@ -59,7 +59,7 @@ def test_the_gap_between_tenants_that_wait_stays_within_its_bound(
             now = step(scheduler, meter, now)
     while scheduler.has_work:
         now = step(scheduler, meter, now)
-    ahead = max(lead, lead % 2 * longest) if policy == "slo" else 0
+    ahead = max(lead, lead % 2 * longest, lead % 3 / 8 * num_blocks * BLOCK) if policy == "slo" else 0
     assert meter.gap <= 2 * (ahead + longest + OUTPUT_WEIGHT * num_blocks * BLOCK) + 2 * num_blocks * BLOCK
 
 

@@ -21,6 +21,9 @@ KV_DTYPES = DTYPES
 NATIVE_DTYPES = ("stored", "int8", "int4")
 NATIVE_KV_DTYPES = ("float32", "bfloat16", "int8")
 
+# Room on a CPU, so that as many requests as may run do run: of the KV cache, and of the available memory at most.
+TOKENS_PER_RUNNING, SHARE_FOR_ALL = 512, 1 / 8
+
 # Context of the executor without a model; its vocabulary is the fake tokenizer's.
 FAKE_MODEL = TransformerConfig(
     architecture="fake",
@@ -209,14 +212,16 @@ def _blocks(r: _Resolver) -> None:
     if r.values["executor"] == "cuda":
         r.set("num_blocks", fits, f"90 % of the GPU's memory less the weights: {room / 2**30:.1f} GiB")
         return
-    wanted = blocks_for(r.values["max_model_len"], r.asked.block_size)
-    r.set(
-        "num_blocks",
-        min(wanted, fits),
-        f"one full context, {wanted * per_block / 2**20:.0f} MiB"
-        if wanted <= fits
-        else f"as many as half of the available memory holds beside the weights, {room / 2**20:.0f} MiB",
-    )
+    one_context = blocks_for(r.values["max_model_len"], r.asked.block_size)
+    for_all = blocks_for(r.asked.max_num_running * TOKENS_PER_RUNNING, r.asked.block_size)
+    for_all = min(for_all, int(r.hardware.available_bytes * SHARE_FOR_ALL) // per_block)
+    if max(one_context, for_all) > fits:
+        why = f"as many as half of the available memory holds beside the weights, {room / 2**20:.0f} MiB"
+    elif for_all > one_context:
+        why = f"{TOKENS_PER_RUNNING} tokens for each request that may run, {for_all * per_block / 2**20:.0f} MiB"
+    else:
+        why = f"one full context, {one_context * per_block / 2**20:.0f} MiB"
+    r.set("num_blocks", min(max(one_context, for_all), fits), why)
 
 
 def kv_bytes_per_token(model: TransformerConfig, kv_dtype: str) -> int:

@@ -25,6 +25,7 @@ class Forecast:
     lengths: LengthForecast = field(default_factory=RecentQuantile)
     classes: tuple[ServiceClass, ...] = ()
     cached_tokens: Callable[[Request], int] = _none_cached  # prompt tokens that the prefix cache would serve now
+    kv_tokens: int = 0  # room of the KV cache
 
     def remaining_output(self, request: Request) -> int:
         """Output tokens that are still to come; at least one."""

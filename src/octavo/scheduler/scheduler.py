@@ -59,8 +59,9 @@ class Scheduler:
         self.max_num_running = max_num_running
         self.max_step_tokens = max_step_tokens
         self.max_preemptions = max_preemptions
+        policy.forecast.kv_tokens = kv.num_blocks * kv.block_size
         self.admission = admission or Admission(
-            policy.forecast, TenantLimits(), policy.forecast.classes, kv_tokens=kv.num_blocks * kv.block_size
+            policy.forecast, TenantLimits(), policy.forecast.classes, kv_tokens=policy.forecast.kv_tokens
         )
         policy.forecast.cached_tokens = lambda request: len(kv.match(request)) * kv.block_size
         self._requests: dict[str, Request] = {}

@@ -1,7 +1,7 @@
 """Keep the most promises, let nobody wait for ever, and let no tenant take another's share. Octavo's own policy.
 
 Who starts next, in this order, among tenants whose service is at most a fair lead (``FAIR_LEAD_TOKENS``,
-``FAIR_LEAD_PROMPTS``) ahead of the least served one that waits:
+``FAIR_LEAD_PROMPTS``, ``FAIR_LEAD_CACHE``) ahead of the least served one that waits:
 
 1. *overdue*: work without a promise (left) whose ``max_wait`` is near. At most ``OVERDUE_SHARE`` of the prefill work
    goes here while others wait for a promise, so that overload does not turn the order into first come, first served;
@@ -40,9 +40,10 @@ from octavo.scheduler.service import ServiceCounters
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Request
 
-# Service that a tenant may be ahead of another that waits before deadlines stop counting for it: the larger of the two.
+# Service that a tenant may be ahead of another that waits before deadlines stop counting for it: the largest of the three.
 FAIR_LEAD_TOKENS = 16_384.0
 FAIR_LEAD_PROMPTS = 4.0  # of the longest seen
+FAIR_LEAD_CACHE = 1 / 16  # of the KV cache: the more a machine serves at once, the sooner a lead is caught up with
 OVERDUE_SHARE = 0.25  # of the prefill tokens
 OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
 MAX_WAIT_S = 60.0  # of a class that states none
@@ -67,6 +68,7 @@ class SlackFirst(Fcfs):
         self.service = ServiceCounters()
         self.fair_lead_tokens = FAIR_LEAD_TOKENS
         self.fair_lead_prompts = FAIR_LEAD_PROMPTS
+        self.fair_lead_cache = FAIR_LEAD_CACHE
         self._longest = 0
         self._rest: dict[str, SortedLine] = {}  # by the end of their waiting bound ...
         self._rest_by_promise: dict[str, SortedLine] = {}  # ... and the same requests in the order in which they start
@@ -128,7 +130,8 @@ class SlackFirst(Fcfs):
 
     def _fair_limit(self) -> float:
         """Service up to which a tenant may start requests."""
-        return self.service.least + max(self.fair_lead_tokens, self.fair_lead_prompts * self._longest)
+        by_prompts, by_cache = self.fair_lead_prompts * self._longest, self.fair_lead_cache * self.forecast.kv_tokens
+        return self.service.least + max(self.fair_lead_tokens, by_prompts, by_cache)
 
     def _put_with_rest(self, request: Request) -> None:
         ends = (_wait_due(request), request.sequence_number)
