@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import octavo.kernels as K
-from octavo.kernels.gpu.compile_study import MODES, Subject, study, words
+from octavo.kernels.gpu.compile_study import MODES, Subject, row, study, words
 from octavo.kernels.gpu.session import Options, Part
 from octavo.kernels.gpu.timing import Timing, measure, one_line
 
@@ -164,8 +164,7 @@ def compile_study(options: Options, mode: str) -> dict[str, Any]:
     for subject, batches in ((Subject("decode", decode), (1, 16, 64)), (Subject("prefill", prefill), (1, 8))):
         some = batches[:1] if options.tiny else batches
         results += study(subject, some, device, (mode,), 0.2 if options.tiny else 1.5)
-    rows = [asdict(one) | {"speedup": one.speedup, "breakeven_calls": one.breakeven_calls} for one in results]
-    return {"rows": rows, "words": " | ".join(map(words, results))}
+    return {"rows": [row(one) for one in results], "words": " | ".join(map(words, results))}
 
 
 PARTS = (

@@ -177,5 +177,13 @@ def test_what_compilation_costs_and_when_it_pays():
     assert one.speedup == 2 and one.breakeven_calls == 50 and "pays after 50 calls" in compile_study.words(one)
     slower = replace(one, eager=compiled, compiled=eager)
     assert slower.breakeven_calls == float("inf")
-    failed = replace(one, compiled=None, problem="out of memory")
+    failed = replace(one, compiled=None, problem="out of memory | 80 GB")
     assert failed.speedup == 0 and "out of memory" in compile_study.words(failed)
+    broken = replace(slower, breaks=("a print (llama.py:7)",), graphs=2)
+    rows = [compile_study.row(result) for result in (one, broken, failed)]
+    assert [row["breakeven_calls"] for row in rows] == [50, None, None]
+    page = compile_study.page({"machine": "a card"}, json.loads(json.dumps(rows, allow_nan=False))).splitlines()
+    table = [line.count(" | ") for line in page if line.startswith("| ")]
+    assert len(table) == 4 and len(set(table)) == 1 and "- machine: a card" in page
+    assert any("2.00 x | 5.0 | 50 |" in line for line in page) and any("| never |" in line for line in page)
+    assert page[-1] == "- a print (llama.py:7): 1 times (decode, default, batch 1 ...)"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 OnGpu = Annotated[bool, typer.Option("--gpu", help="On the GPU; without it on the CPU, Triton in its interpreter.")]
 Name = Annotated[str, typer.Argument(help="Operation; all, if none is named.", metavar="[OP]", show_default=False)]
+MOST_LAYERS_ON_A_CPU = 4  # of Llama-3.1-8B in float32: 8 GB
 ABOUT = "The operations of the kernels room: check, time, tune and explain them."
 
 
@@ -252,6 +253,25 @@ def _backends(op: Operation, device: torch.device) -> Iterator[str]:
             yield name
 
 
+def _origin(device: torch.device) -> dict[str, str]:
+    """What a page of results has to say of itself."""
+    import torch
+
+    from octavo.cli.bench_suite import origin
+
+    found = origin()
+    on_gpu = device.type == "cuda"
+    machine = (
+        torch.cuda.get_device_name(device)
+        if on_gpu
+        else f"{found['machine']['cpu']}, {torch.get_num_threads()} threads"
+    )
+    return {key: found[key] for key in ("command", "commit", "created")} | {
+        "machine": machine,
+        "torch": torch.__version__,
+    }
+
+
 def _table(*headings: str) -> Any:
     from rich.table import Table
 
@@ -266,11 +286,17 @@ def compile_study(
     layers: Annotated[int, typer.Option(help="Of Llama-3.1-8B's 32.", min=1, max=32)] = 32,
     tiny: Annotated[bool, typer.Option("--tiny", help="A dry run on a tiny model.")] = False,
     batches: Annotated[str, typer.Option(help="Batch sizes, with commas between them.")] = "1,16",
+    markdown: Annotated[Path | None, typer.Option(help="Write the page.", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Llama-3.1-8B shapes (random weights) under every torch.compile mode: breaks, compile time, gain, memory."""
-    if not (gpu or tiny):
-        raise ConfigError("the study needs a GPU: add --gpu, or --tiny for a dry run on the CPU")
+    """Llama-3.1-8B shapes (random weights) under every torch.compile mode: breaks, compile time, gain, memory.
+
+    On a CPU in float32, where all 32 layers take 32 GB: name fewer, or --tiny for a dry run.
+    """
+    if not (gpu or tiny or layers <= MOST_LAYERS_ON_A_CPU):
+        raise ConfigError(
+            f"{layers} layers need a GPU: add --gpu, or --layers {MOST_LAYERS_ON_A_CPU} at most, or --tiny for a dry run"
+        )
     device = _device(gpu)
     from octavo.kernels.gpu import compile_study as studying
     from octavo.kernels.gpu.plain_llama import LLAMA_3_1_8B, TINY, PlainLlama
@@ -286,5 +312,8 @@ def compile_study(
         results.append(result)
         if not as_json:
             print(studying.words(result), flush=True)
+    rows = [studying.row(result) for result in results]
+    if markdown is not None:
+        markdown.write_text(studying.page(_origin(device), rows), encoding="utf-8")
     if as_json:
-        print(json.dumps([asdict(result) for result in results], indent=2))
+        print(json.dumps(rows, indent=2))

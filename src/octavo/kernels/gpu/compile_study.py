@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ import torch
 from octavo.kernels.gpu.timing import Timing, measure, one_line, synchronize
 
 MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+HEADINGS = ("what", "batch", "mode", "eager ms", "compiled ms", "faster", "compiled in s", "pays after calls", "peak GB",
+            "graphs", "breaks")  # fmt: skip
 FIRST_CALLS = 3  # compilation, then the warm-up and the capture of a CUDA graph
 
 
@@ -134,3 +136,62 @@ def words(one: Studied) -> str:
     memory = f", peak {one.eager_peak_bytes / 1e9:.1f} -> {one.peak_bytes / 1e9:.1f} GB" if one.peak_bytes else ""
     broken = f"; {len(one.breaks)} graph breaks: " + "; ".join(dict.fromkeys(one.breaks)) if one.breaks else ""
     return f"{start}{times}; {cost}{memory}; {one.graphs} graphs{broken}"
+
+
+def row(one: Studied) -> dict[str, Any]:
+    """For JSON; ``breakeven_calls`` is None where compilation gains nothing."""
+    pays = one.breakeven_calls if one.breakeven_calls < float("inf") else None
+    return asdict(one) | {"speedup": one.speedup, "breakeven_calls": pays}
+
+
+def page(facts: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown: where and how it was measured, a table over ``row``s, then each graph break with the modes that have it."""
+    lines = [
+        "# What torch.compile gains, and what it costs",
+        "",
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        "",
+    ]
+    lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    breaks: dict[str, list[str]] = {}
+    for one in rows:
+        for cause in one["breaks"]:
+            breaks.setdefault(cause, []).append(f"{one['subject']}, {one['mode']}, batch {one['batch']}")
+        lines.append("| " + " | ".join(_cells(one)) + " |")
+    lines += ["", "Medians, with the 10 % and 90 % quantiles; eager and compiled calls in turns.", ""]
+    lines += [f"- {cause}: {len(where)} times ({where[0]} ...)" for cause, where in breaks.items()] or [
+        "No graph breaks."
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    where = one["subject"], str(one["batch"]), one["mode"]
+    if one["problem"]:
+        return (
+            *where,
+            "",
+            "",
+            one["problem"].replace("|", "/"),
+            "",
+            "",
+            "",
+            str(one["graphs"]),
+            str(len(one["breaks"])),
+        )
+    pays, peak = one["breakeven_calls"], one["peak_bytes"]
+    return (
+        *where,
+        _milliseconds(one["eager"]),
+        _milliseconds(one["compiled"]),
+        f"{one['speedup']:.2f} x",
+        f"{one['compile_s']:.1f}",
+        "never" if pays is None else f"{pays:,.0f}",
+        f"{one['eager_peak_bytes'] / 1e9:.1f} -> {peak / 1e9:.1f}" if peak else "not counted",
+        str(one["graphs"]),
+        str(len(one["breaks"])),
+    )
+
+
+def _milliseconds(timing: Mapping[str, float]) -> str:
+    return f"{1e3 * timing['median_s']:.2f} ({1e3 * timing['low_s']:.2f}-{1e3 * timing['high_s']:.2f})"

@@ -32,6 +32,11 @@ LLAMA_3_1_8B = Shape(32, 4096, 14336, 32, 8, 128256, 1024)  # Dubey et al., 2024
 TINY = Shape(2, 32, 64, 4, 2, 64, 16)
 
 
+def _dtype(device: torch.device) -> torch.dtype:
+    """Few CPUs compute in bfloat16."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 class Layer(nn.Module):
     """One token of each request against a full cache ``[B, kv_heads, context, D]``; rotary is left to the caller's cos, sin."""
 
@@ -65,7 +70,7 @@ class PlainLlama(nn.Module):
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
         super().__init__()
-        factory: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
+        factory: dict[str, Any] = {"device": device, "dtype": _dtype(device)}
         self.embed = nn.Embedding(shape.vocab, shape.hidden, **factory)
         self.layers = nn.ModuleList(Layer(shape, factory) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.hidden, eps=1e-5, **factory)
@@ -86,9 +91,9 @@ class PlainLlama(nn.Module):
 
         def prepare(batch: int) -> tuple[Any, tuple[Any, ...]]:
             angles = torch.randn(size, device=device)
-            turn = (angles.cos().bfloat16(), angles.sin().bfloat16())
+            turn = (angles.cos().to(_dtype(device)), angles.sin().to(_dtype(device)))
             cache_shape = (shape.layers, 2, batch, shape.kv_heads, shape.context, size)
-            caches = torch.randn(cache_shape, dtype=torch.bfloat16, device=device)
+            caches = torch.randn(cache_shape, dtype=_dtype(device), device=device)
             return model, (torch.randint(shape.vocab, (batch,), device=device), turn, caches)
 
         return Subject(f"plain torch, {shape.layers} layers, decode at {shape.context} tokens", prepare)

@@ -201,6 +201,11 @@ def summarise(options: Options) -> int:
     ladders = {name: one["rows"] for name, one in parts.get("ladder", {}).items() if "rows" in one}
     whole = {"environment": environment(options), "operations": operations, "ladders": ladders, "failed": failed}
     (options.out / "summary.json").write_text(json.dumps(whole, indent=1) + "\n")
+    if studied := [row for one in parts.get("compile-study", {}).values() for row in one.get("rows", ())]:
+        from octavo.kernels.gpu import compile_study
+
+        facts = {name: str(value) for name, value in environment(options).items()}
+        (options.out / "compile-study.md").write_text(compile_study.page(facts, studied))
     _draw(benches, options)
     _print(operations, benches, failed, options)
     return 1 if failed else 0
