@@ -61,7 +61,7 @@ def preempted_among_later_ones() -> Scenario:
     """A preempted request goes back to the end of the queue. Here the cache holds nine as they start, five as they end."""
     return Scenario(
         "preempted for want of memory, others behind",
-        [Arrival(f"r{i}", 0.02 * i, 500, 400, 500, "standard", f"t{i % 2}") for i in range(30)],
+        [Arrival(f"r{i}", 0.02 * i, 500, 400, 500, "batch", f"t{i % 2}") for i in range(30)],
         Setup(replace(find_machine("h200-8b"), kv_tokens=4_800), max_num_running=16),
         lambda done: sum(_overtaken(done, one) for one in done.ended if one.timings.num_preemptions),
         "later ones that ended before a preempted one",

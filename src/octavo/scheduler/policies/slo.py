@@ -134,8 +134,12 @@ class SlackFirst(Fcfs):
         return self.service.least + max(self.fair_lead_tokens, by_prompts, by_cache)
 
     def _put_with_rest(self, request: Request) -> None:
-        ends = (_wait_due(request), request.sequence_number)
-        for lines, rank in ((self._rest, ends), (self._rest_by_promise, (_promised_s(request), *ends))):
+        came, seniority = (
+            request.sequence_number,
+            request.arrival_s + _max_wait_s(request),
+        )  # which preemption does not change
+        ranks = (_wait_due(request), came), (_promised_s(request), seniority, came)
+        for lines, rank in zip((self._rest, self._rest_by_promise), ranks, strict=True):
             lines.setdefault(request.tenant, SortedLine()).add(request, rank)
 
     def _give_up_late(self, now: float) -> None:
