@@ -42,7 +42,7 @@ def test_a_dry_run_writes_every_file_and_says_what_it_is(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "DRY RUN" in said and "rms_norm" in said
     names = {"check", "bench", "ladder", "sanitizer", "tune", "summary"}
-    assert {file.stem for file in tmp_path.iterdir()} == names | {"roofline"}  # eight files at most travel back
+    assert {file.stem for file in tmp_path.iterdir()} == names | {"roofline"}
     for name in names:
         assert json.loads((tmp_path / f"{name}.json").read_text())["environment"]["dry_run"] is True
     rows = results(tmp_path, "check")["rms_norm"]["backends"]
@@ -58,6 +58,15 @@ def test_a_child_answers_from_its_own_process(tmp_path):
     check = next(part for part in session.PARTS if part.name == "check")
     answer = run_child(check, "softmax", options, SCRIPT, 300.0)
     assert answer["failures"] == [] and "torch" in answer["words"] and answer["seconds"] > 0
+
+
+def test_small_products_are_run_in_every_way_that_the_device_knows(tmp_path):
+    options = Options(tmp_path, "cpu", tiny=True, only=("fused_gemm",))
+    part = next(part for part in session.PARTS if part.name == "concurrency")
+    assert part.tasks(options) == ["fused_gemm"] and part.tasks(replace(options, only=("softmax",))) == []
+    found = part.child(options, "fused_gemm")
+    assert "error" not in found and [row["way"] for row in found["rows"]] == ["serial", "one launch", "torch.bmm"]
+    assert all(row["median_s"] > 0 and row["host_s"] > 0 for row in found["rows"])
 
 
 def die(options, task):

@@ -59,6 +59,9 @@ PARTS: tuple[Part, ...] = (
     Part("bench", lambda options: ("limits", *options.only), session_parts.bench),
     Part("ladder", lambda options: session_parts.with_ladder(options.only), session_parts.ladder),
     Part(
+        "concurrency", lambda options: [one for one in options.only if one == "fused_gemm"], session_parts.concurrency
+    ),
+    Part(
         "sanitizer",
         lambda options: [f"{tool} {name}" for tool in SANITIZERS for name in options.only],
         session_parts.small_cases,

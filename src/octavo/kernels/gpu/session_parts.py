@@ -107,6 +107,19 @@ def ladder(options: Options, name: str) -> dict[str, Any]:
     return {"rows": rows, "words": f"{len(rows)} shapes"}
 
 
+def concurrency(options: Options, _: str) -> dict[str, Any]:
+    """Ways to run many small products, beside each other."""
+    import torch
+
+    from octavo.kernels.fused_gemm.concurrency import SHAPES, TINY, study
+
+    device = torch.device(options.device)
+    rows = [row for shape in (TINY if options.tiny else SHAPES) for row in study(shape, device)]
+    failed = [f"{row['way']}: {row['error']}" for row in rows if "error" in row]
+    words = ", ".join(f"{row['way']} {1e6 * row['median_s']:.0f} us" for row in rows if "error" not in row)
+    return {"rows": rows, "words": words} | ({"error": "; ".join(failed)} if failed else {})
+
+
 def tune(options: Options, name: str) -> dict[str, Any]:
     """Candidates beside the default; the winners in the form of ``tuned.json``."""
     import torch
