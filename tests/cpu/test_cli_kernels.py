@@ -51,6 +51,8 @@ def test_explain_prints_every_step(capsys, name):
     said = " ".join(capsys.readouterr().out.split())
     for step in ladder_of(name):
         assert " ".join(step.change.split()) in said and " ".join(step.prediction.split()) in said
+        resources = measured.compiled(name, step)
+        assert resources and all("registers a thread" in words and words in said for words in resources)
 
 
 @no_gpu

@@ -177,17 +177,17 @@ def explain(
     name: Annotated[str, typer.Argument(help="An operation with a ladder, e.g. matmul.", metavar="OP")],
     as_json: AsJson = False,
 ) -> None:
-    """The way to the fast kernel: what each step changes, what should follow from it, and what was measured."""
+    """The way to the fast kernel: what each step changes, what should follow, what the compiler made of it, what was measured."""
     _names(name)
     from octavo.kernels.gpu.benchmark import ladder_of
-    from octavo.kernels.gpu.measured import ladder
+    from octavo.kernels.gpu.measured import compiled, ladder
     from octavo.kernels.registry import NAMES, operation
 
     steps = ladder_of(name)
     if not steps:
         have = ", ".join(one for one in NAMES if ladder_of(one))
         raise ConfigError(f"{name} has no ladder; operations with one: {have or 'none'}")
-    rows = [asdict(step) | {"measured": ladder(name, step.backend)} for step in steps]
+    rows = [asdict(step) | {"compiled": compiled(name, step), "measured": ladder(name, step.backend)} for step in steps]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -195,6 +195,8 @@ def explain(
     for number, row in enumerate(rows, 1):
         print(f"{number}. {row['name']}  (back end {row['backend']})")
         print(f"   change:     {row['change']}\n   prediction: {row['prediction']}")
+        for words in row["compiled"]:
+            print(f"   compiled:   {words}")
         for words in row["measured"] or ["not measured"]:
             print(f"   measured:   {words}")
         print()

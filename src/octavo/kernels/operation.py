@@ -139,12 +139,14 @@ class Step:
 
     ``change``: what is done differently; ``prediction``: what should follow, with the arithmetic; written before measuring.
     ``backend``: the step's own name among the operation's back ends, so that it is checked and timed like any other.
+    ``kernel``: the beginning of its name in ``budget.json``; by default the operation's name and the back end's without ``cuda``.
     """
 
     name: str
     change: str
     prediction: str
     backend: str
+    kernel: str = ""
 
 
 def runs_on(backend: str) -> tuple[str, ...]:

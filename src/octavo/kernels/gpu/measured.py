@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.kernels.operation import Step
 
 FILE = Path(__file__).parent / "measured.json"
 
@@ -54,6 +57,27 @@ def ladder(name: str, backend: str, file: Path = FILE) -> list[str]:
         for row in run["ladders"].get(name, ())
         if backend in row["backends"]
     ]
+
+
+def compiled(name: str, step: Step) -> list[str]:
+    """What the compiler gave a ladder's step on Hopper, a line for each variant, from ``budget.json``: no GPU is needed for it.
+
+    Of 65,536 registers a multiprocessor gives them out 8 at a time to each of a warp's 32 threads; it holds 64 warps, 32
+    blocks and 228 KiB of shared memory, the 1 KiB that each block costs included (CUDA programming guide, compute capability 9.0).
+    """
+    own = f"cuda {step.kernel or name + step.backend.removeprefix('cuda')} "
+    found = []
+    for kernel, used in json.loads((Path(__file__).parents[1] / name / "budget.json").read_text()).items():
+        if not (kernel.startswith(own) and kernel.endswith(" sm_90")):
+            continue
+        warps = min(64, 65536 // (32 * 8 * -(-used["registers"] // 8)))
+        shared, spilled = used["shared_bytes"], used["spilled_bytes"]
+        blocks = min(32, (228 << 10) // shared) if shared else 32
+        found.append(
+            f"{kernel.removeprefix('cuda ')}: {used['registers']} registers a thread, at most {warps} of 64 warps; "
+            f"{shared / 1024:.3g} KiB of shared memory a block, at most {blocks} blocks; {spilled or 'no'} bytes spilled"
+        )
+    return found
 
 
 def words_of(reached: Mapping[str, Any]) -> str:
