@@ -1,6 +1,7 @@
 """What does ``torch.compile`` gain on a whole model, and what does it cost? Every mode, with graph breaks and their causes.
 
-Compile time is what the first calls take beyond later ones; it pays after ``breakeven_calls`` calls of this shape.
+Compile time is what the first calls take beyond later ones, with nothing in the compiler's cache: what a machine pays once. It
+has paid after ``breakeven_calls`` calls of this shape.
 """
 
 from __future__ import annotations
@@ -62,10 +63,13 @@ def study(
     subject: Subject, batches: Sequence[int], device: torch.device, modes: Sequence[str] = MODES, budget_s: float = 2.0
 ) -> Iterator[Studied]:
     """One result for each batch size and mode; a mode that fails says why, and the others go on."""
+    from torch._inductor.utils import fresh_cache  # seconds to import
+
     for batch in batches:
         for mode in modes:
             try:
-                yield _study(subject, batch, mode, device, budget_s)
+                with fresh_cache():
+                    yield _study(subject, batch, mode, device, budget_s)
             except Exception as error:
                 yield Studied(subject.name, mode, batch, problem=one_line(error))
             torch.compiler.reset()
