@@ -117,6 +117,22 @@ def test_a_background_job_of_a_shell_can_be_ended_too(tmp_path: Path) -> None:
     assert gone(servers)
 
 
+def test_an_interrupt_while_a_dataclass_is_made_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    """Under ``python -m`` the interpreter would end by SIGINT, although somebody caught it."""
+    (tmp_path / "interrupted.py").write_text(
+        "from octavo.cli import main\n"
+        "def run(arguments):\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        return 130\n"
+        "main.run = run\n"
+        "main.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, check=False)
+    assert done.returncode == 130
+
+
 def test_a_killed_run_leaves_its_journal(tmp_path: Path) -> None:
     """Nothing can be done after SIGKILL; the server that was started then has to be ended by hand."""
     with octavo("run", "--start", STUB, *LOAD, "--rate", "30", cwd=tmp_path) as process:

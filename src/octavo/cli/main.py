@@ -26,7 +26,11 @@ EXIT_USAGE = 2
 
 def main() -> NoReturn:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # Python remembers a KeyboardInterrupt that passed through exec() of a string (a dataclass that is just being made), and
+    # under -m ends by SIGINT instead of with our exit code, though it was caught long ago. Another exec() makes it forget.
+    exec("")  # noqa: S102
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
