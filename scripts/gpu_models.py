@@ -11,28 +11,11 @@ import torch
 
 import octavo.kernels as K
 from octavo.kernels.gpu.compile_study import MODES, Subject, row, study, words
+from octavo.kernels.gpu.plain_llama import LLAMA_3_1_8B, Shape
 from octavo.kernels.gpu.session import Options, Part
 from octavo.kernels.gpu.timing import Timing, measure, one_line
 
-LLAMA_3_1_8B = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-5,
-}
-TINY = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-}
+TINY = Shape(2, 48, 80, 6, 2, 97, 256)
 # prompt or context tokens, batch: decode is bound by the weights, prefill by arithmetic
 DECODES, PREFILLS = ((512, 1), (512, 16), (2048, 64)), ((2048, 1), (1024, 8))
 TINY_DECODES, TINY_PREFILLS = ((8, 1), (8, 3)), ((8, 2),)
@@ -42,7 +25,17 @@ def build(options: Options, attention: str = "sdpa") -> Any:
     """Random weights of the initial scale, made on the device."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(**(TINY if options.tiny else LLAMA_3_1_8B))
+    shape = TINY if options.tiny else LLAMA_3_1_8B
+    config = LlamaConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=131072,
+        rms_norm_eps=1e-5,
+    )
     config._attn_implementation = attention
     dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
     before = torch.get_default_dtype()
