@@ -47,18 +47,19 @@ def command_words(text: str, port: int) -> list[str]:
 
 class HeldSignals:
     """SIGINT and SIGTERM wait from entry to ``release``: one that raised between the fork of a server and our knowing its
-    process would leave that server behind. Their handlers run in the main thread, so elsewhere there is nothing to hold.
+    process would leave that server behind, and one that raised in a callback of the interpreter's (while something is imported
+    or collected) would be lost. Their handlers run in the main thread, so elsewhere there is nothing to hold.
     """
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
-        self._came: list[int] = []
+        self.came: list[int] = []
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, lambda number, frame: self._came.append(number))
+                    self._before[number] = signal.signal(number, lambda number, frame: self.came.append(number))
         return self
 
     def __exit__(
@@ -70,8 +71,8 @@ class HeldSignals:
         """Handlers are again what they were; what came meanwhile is raised now. A second call does nothing."""
         while self._before:
             signal.signal(*self._before.popitem())
-        while self._came:
-            signal.raise_signal(self._came.pop())
+        while self.came:
+            signal.raise_signal(self.came.pop())
 
 
 class LaunchedServer:
@@ -96,9 +97,9 @@ class LaunchedServer:
         with HeldSignals() as held:
             self._start()
             try:
-                held.release()
                 threading.Thread(target=self._watch, daemon=True).start()
-                self._await(started_s)
+                self._await(started_s, held)
+                held.release()
             except BaseException:
                 self._stop()
                 raise
@@ -124,9 +125,11 @@ class LaunchedServer:
     ) -> None:
         self._stop()
 
-    def _await(self, started_s: float) -> None:
+    def _await(self, started_s: float, held: HeldSignals) -> None:
         with httpx.Client(timeout=5.0) as client:
             while not self._answers(client):
+                if held.came:
+                    held.release()
                 if (code := self._process.poll()) is not None:
                     raise BenchError(f"{self.name} ended with code {code} before it was ready; it said: {self._tail()}")
                 if time.monotonic() - started_s > self._timeout_s:
