@@ -99,11 +99,11 @@ class LaunchedServer:
             try:
                 threading.Thread(target=self._watch, daemon=True).start()
                 self._await(started_s, held)
+                self.ready_s = time.monotonic() - started_s
                 held.release()
             except BaseException:
                 self._stop()
                 raise
-        self.ready_s = time.monotonic() - started_s
         return self
 
     def _start(self) -> None:

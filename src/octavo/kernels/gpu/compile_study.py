@@ -163,26 +163,16 @@ def page(facts: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
             breaks.setdefault(cause, []).append(f"{one['subject']}, {one['mode']}, batch {one['batch']}")
         lines.append("| " + " | ".join(_cells(one)) + " |")
     lines += ["", "Medians, with the 10 % and 90 % quantiles; eager and compiled calls in turns.", ""]
-    lines += [f"- {cause}: {len(where)} times ({where[0]} ...)" for cause, where in breaks.items()] or [
-        "No graph breaks."
-    ]
+    broken = [f"- {cause}: {len(where)} times ({where[0]} ...)" for cause, where in breaks.items()]
+    lines += broken or ["No graph breaks."]
     return "\n".join(lines) + "\n"
 
 
 def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
     where = one["subject"], str(one["batch"]), one["mode"]
+    graphs = str(one["graphs"]), str(len(one["breaks"]))
     if one["problem"]:
-        return (
-            *where,
-            "",
-            "",
-            one["problem"].replace("|", "/"),
-            "",
-            "",
-            "",
-            str(one["graphs"]),
-            str(len(one["breaks"])),
-        )
+        return (*where, one["problem"].replace("|", "/"), *[""] * (len(HEADINGS) - 6), *graphs)
     pays, peak = one["breakeven_calls"], one["peak_bytes"]
     return (
         *where,
@@ -192,8 +182,7 @@ def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
         f"{one['compile_s']:.1f}",
         "never" if pays is None else f"{pays:,.0f}",
         f"{one['eager_peak_bytes'] / 1e9:.1f} -> {peak / 1e9:.1f}" if peak else "not counted",
-        str(one["graphs"]),
-        str(len(one["breaks"])),
+        *graphs,
     )
 
 

@@ -62,7 +62,7 @@ def ladder(name: str, backend: str, file: Path = FILE) -> list[str]:
 def compiled(name: str, step: Step) -> list[str]:
     """What the compiler gave a ladder's step on Hopper, a line for each variant, from ``budget.json``: no GPU is needed for it.
 
-    Of 65,536 registers a multiprocessor gives them out 8 at a time to each of a warp's 32 threads; it holds 64 warps, 32
+    A multiprocessor has 65,536 registers, given out 8 at a time to each of a warp's 32 threads; it holds 64 warps, 32
     blocks and 228 KiB of shared memory, the KiB that each block costs included (CUDA programming guide, compute capability 9.0).
     """
     own = f"cuda {step.kernel or name + step.backend.removeprefix('cuda')} "
