@@ -37,7 +37,7 @@ SPREAD := -n auto --maxprocesses 4 --dist worksteal
 
 # The quick half of the tests: nothing but this machine's CPU, no coverage.
 unit: native
-	$(BIN)/pytest tests/cpu $(SPREAD)
+	$(BIN)/pytest tests --ignore=tests/e2e --ignore=tests/gpu $(SPREAD)
 
 # The tests of the native kernels on a debug build: bounds checks, address and undefined-behaviour sanitizers.
 sanitize: native

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
-from ragged import Blocks, model_batch
 
 from octavo.executor.sampling.sampler import Sampler
 from octavo.kernels.paged_attention.contract import AttentionBatch
 from octavo.models.batch import ModelBatch
 from octavo.models.load import load_model
 from octavo.types import Request, SamplingParams
+from support import tiny_models
+from support.ragged import Blocks, model_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

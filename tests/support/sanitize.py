@@ -31,9 +31,7 @@ def main(arguments: list[str]) -> int:
         print(f"nothing to sanitize: {compiler} brings no sanitizer runtimes")
         return 0
     make_copy()
-    tests = [
-        str(path) for path in sorted((ROOT / "tests" / "cpu").glob("test_native_*.py")) if path.name not in LEFT_OUT
-    ]
+    tests = [str(path) for path in sorted((ROOT / "tests").rglob("test_native_*.py")) if path.name not in LEFT_OUT]
     environment = {
         **os.environ,
         "PYTHONPATH": str(COPY),

@@ -18,7 +18,7 @@ mean time per token counts, so one that ran ahead can wait for a longer step), l
 error.
 
 A request on time whose slack is nearly gone takes the place of one of the rest. ``docs/scheduling.md`` states what
-follows from this and ``tests/cpu/test_scheduler_machine.py`` checks it. Parts are known (QoServe's dynamic chunk, VTC's
+follows from this and ``tests/scheduler/test_machine.py`` checks it. Parts are known (QoServe's dynamic chunk, VTC's
 counters); new are the exact choice of whom to give up, the waiting bound, and all of it together.
 """
 
