@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from octavo.kernels.native.operations import Operations, operations
-from octavo.kernels.native.structs import SUB, AttentionShape, KvLayer, KvShape, KvType
+from octavo.kernels.native.structs import SUB_BLOCK, AttentionShape, KvLayer, KvShape, KvType
 from record import environment
 
 DTYPES = {KvType.F32: torch.float32, KvType.BF16: torch.bfloat16, KvType.I8: torch.int8}
@@ -46,17 +46,17 @@ class Case:
         self, shape: AttentionShape, kind: KvType, batch: int, context: int, rows: int, num_layers: int
     ) -> None:
         self.shape, self.batch, self.context, self.rows = shape, batch, context, rows
-        blocks = -(-context // SUB)
+        blocks = -(-context // SUB_BLOCK)
         self.tables = np.random.default_rng(0).permutation(batch * blocks).astype(np.int32).reshape(batch, blocks)
-        self.kv = KvShape(kind, batch * blocks, SUB, shape.num_kv_heads, shape.head_dim)
+        self.kv = KvShape(kind, batch * blocks, SUB_BLOCK, shape.num_kv_heads, shape.head_dim)
         self.layers = [self._layer(batch * blocks, DTYPES[kind]) for _ in range(num_layers)]
         self.q = np.random.default_rng(1).standard_normal((batch * rows, shape.num_heads * shape.head_dim)).astype("f4")
         self.out = np.empty_like(self.q)
 
     def _layer(self, blocks: int, dtype: torch.dtype) -> Layer:
-        size = (blocks, self.shape.num_kv_heads, SUB * self.shape.head_dim)
+        size = (blocks, self.shape.num_kv_heads, SUB_BLOCK * self.shape.head_dim)
         tensors = [torch.randint(-9, 9, size, dtype=torch.int8).to(dtype) for _ in range(2)]
-        tensors += [torch.full((blocks, self.shape.num_kv_heads, SUB), 0.1) for _ in range(2)]
+        tensors += [torch.full((blocks, self.shape.num_kv_heads, SUB_BLOCK), 0.1) for _ in range(2)]
         return Layer(KvLayer(*(tensor.data_ptr() for tensor in tensors)), tensors)
 
     def run(self, ops: Operations, layer: Layer) -> None:

@@ -33,7 +33,7 @@ PRODUCTS_A_CYCLE = {
     Format.Q8: 32,
     Format.F32: 16,
     Format.BF16: 16,
-}  # AVX2; how: columns_avx2.hpp
+}  # AVX2; how: micro_kernel_avx2.hpp
 CASES = (
     (576, 960, Format.U4),
     (576, 576, Format.U4),
@@ -111,7 +111,7 @@ def make_matrices(k: int, n: int, kind: Format) -> list[Packed]:
 
 def make_rows(k: int, num_rows: int, table: Any) -> Packed:
     x = np.random.default_rng(2).standard_normal((num_rows, k), np.float32)
-    sizes = [GROUP, 4, 4, 8, 4]  # bytes a group: q, scales, sums, half_sums, offsets
+    sizes = [GROUP, 4, 4, 8, 4]  # bytes a group: q, scales, sums, sums_of_16, offsets
     parts = [*(room(np.zeros((num_rows, k // GROUP, size), np.uint8)) for size in sizes), room(x)]
     rows = structs.Activations(*(part.ctypes.data for part in parts), k // GROUP)
     for row in range(num_rows):
@@ -168,9 +168,9 @@ def main() -> None:
     parser.add_argument("--table", default="")
     parser.add_argument("--torch", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
-    table = library.table(args.table)
+    table = library.kernel_table(args.table)
     ghz = clock_ghz()
-    print(f"{library.load().octavo_table_name(table).decode()}, {ghz:.2f} GHz by a chain of additions")
+    print(f"{library.load().octavo_kernel_table_name(table).decode()}, {ghz:.2f} GHz by a chain of additions")
     print("  K x N           rows threads weights     GOP/s   of peak    GB/s   torch f32  ratio")
     for case in map(int, args.cases.split(",")):
         k, n, kind = CASES[case]

@@ -23,7 +23,7 @@ from octavo.executor.flat import flatten
 from octavo.executor.native_cache import KV_TYPES, NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.kernels.native import structs
-from octavo.kernels.native.library import load, table
+from octavo.kernels.native.library import kernel_table, load
 from octavo.kernels.paged_attention import LayerCache
 from octavo.models.catalogue import resolve
 from octavo.models.dequantize import usable_cores
@@ -114,7 +114,7 @@ def put(weight: torch.Tensor, *matrices: Any) -> None:
 def unpacked(matrix: structs.Matrix) -> np.ndarray:
     out = np.empty((matrix.n, matrix.num_groups * structs.GROUP), np.float32)
     for n in range(matrix.n):
-        load().octavo_unpack_row(table(), c.byref(matrix), n, c.c_void_p(out[n].ctypes.data))
+        load().octavo_unpack_row(kernel_table(), c.byref(matrix), n, c.c_void_p(out[n].ctypes.data))
     return out[:, : matrix.k]
 
 

@@ -55,12 +55,12 @@ def test_only_code_behind_the_dispatch_has_instructions_that_a_cpu_may_lack() ->
 @needs_native
 def test_the_best_instruction_set_is_one_that_runs_here() -> None:
     assert library.best_isa() in isas()
-    assert library.table("portable") is not None
-    assert library.table("pentium") is None
+    assert library.kernel_table("portable") is not None
+    assert library.kernel_table("pentium") is None
     if platform.machine() == "x86_64":
         from octavo.hardware import detect
 
-        assert (library.table("avx2") is not None) == ({"avx2", "fma", "f16c"} <= detect().isa)
+        assert (library.kernel_table("avx2") is not None) == ({"avx2", "fma", "f16c"} <= detect().isa)
 
 
 LOAD = """

@@ -36,7 +36,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     def compiled(name: str) -> Any:
         made, source = (
             tmp_path_factory.mktemp("emulated") / f"{name}.so",
-            Path(__file__).with_name("native_emulated.cpp"),
+            Path(__file__).parents[1] / "support" / "native_emulated.cpp",
         )
         flags = [*(flag for flag in builder.FLAGS if flag != "-O3"), "-shared", f"-I{builder.KERNELS}", *EMULATED[name]]
         subprocess.run([builder.find_compiler(), *flags, str(source), "-o", str(made)], check=True)
@@ -49,37 +49,37 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
 
 @pytest.fixture(params=[*isas(), *EMULATED])
 def table(request: pytest.FixtureRequest, emulated: Callable[[str], Any]) -> Any:
-    return emulated(request.param) if request.param in EMULATED else library.table(request.param)
+    return emulated(request.param) if request.param in EMULATED else library.kernel_table(request.param)
 
 
 @pytest.mark.parametrize("num_rows,n,k", SHAPES)
-@pytest.mark.parametrize("kind,halves", KINDS)
-def test_matches_float64(table: Any, kind: Format, halves: int, num_rows: int, n: int, k: int) -> None:
+@pytest.mark.parametrize("kind,scales_per_group", KINDS)
+def test_matches_float64(table: Any, kind: Format, scales_per_group: int, num_rows: int, n: int, k: int) -> None:
     rng = np.random.default_rng(num_rows * 1000 + n)
     rows = quantized(table, rng.standard_normal((num_rows, k)) * np.exp(rng.standard_normal((num_rows, 1)) * 4))
     for scale_type in ScaleType:
-        weight = random_weight(rng, kind, n, k, halves, scale_type)
+        weight = random_weight(rng, kind, n, k, scales_per_group, scale_type)
         assert_close(product(table, weight, rows), weight, rows)
 
 
-@pytest.mark.parametrize("kind,halves", KINDS)
-def test_bias_and_residual(table: Any, kind: Format, halves: int) -> None:
+@pytest.mark.parametrize("kind,scales_per_group", KINDS)
+def test_bias_and_residual(table: Any, kind: Format, scales_per_group: int) -> None:
     rng = np.random.default_rng(5)
     for num_rows in (1, 9):
         rows = quantized(table, rng.standard_normal((num_rows, 100)))
-        weight = random_weight(rng, kind, 48, 100, halves)
+        weight = random_weight(rng, kind, 48, 100, scales_per_group)
         weight.bias = rng.standard_normal(48).astype(np.float32)
         onto = rng.standard_normal((num_rows, 48)).astype(np.float32)
         assert_close(product(table, weight, rows), weight, rows)
         assert_close(product(table, weight, rows, onto=onto), weight, rows, onto)
 
 
-@pytest.mark.parametrize("kind,halves", KINDS)
-def test_a_row_is_the_same_bits_in_any_company(table: Any, kind: Format, halves: int) -> None:
+@pytest.mark.parametrize("kind,scales_per_group", KINDS)
+def test_a_row_is_the_same_bits_in_any_company(table: Any, kind: Format, scales_per_group: int) -> None:
     rng = np.random.default_rng(7)
     k, most = 17 * GROUP + 5, 67  # more groups than are unpacked at once, more rows than are taken at once
     weight, rows = (
-        random_weight(rng, kind, 5 * TILE, k, halves, ScaleType.F16),
+        random_weight(rng, kind, 5 * TILE, k, scales_per_group, ScaleType.F16),
         quantized(table, rng.standard_normal((most, k))),
     )
     alone = np.concatenate([product(table, weight, rows, (i, i + 1)) for i in range(most)])
@@ -94,41 +94,44 @@ def test_a_row_is_the_same_bits_in_any_company(table: Any, kind: Format, halves:
 
 
 @pytest.mark.skipif("avx2" not in isas(), reason="this CPU does not run avx2")
-@pytest.mark.parametrize("kind,halves", KINDS)
+@pytest.mark.parametrize("kind,scales_per_group", KINDS)
 @pytest.mark.parametrize("name", EMULATED)
 def test_every_width_of_a_register_gives_the_same_bits(
-    emulated: Callable[[str], Any], name: str, kind: Format, halves: int
+    emulated: Callable[[str], Any], name: str, kind: Format, scales_per_group: int
 ) -> None:
     rng = np.random.default_rng(17)
-    avx2, other = library.table("avx2"), emulated(name)
+    avx2, other = library.kernel_table("avx2"), emulated(name)
     for num_rows, n, k in ((1, 16, 31), (3, 70, 700), (37, 40, 200)):
         x = rng.standard_normal((num_rows, k))
         rows, others = quantized(avx2, x), quantized(other, x)
-        for name in ("q", "scales", "sums", "half_sums", "offsets", "floats"):
+        for name in ("q", "scales", "sums", "sums_of_16", "offsets", "floats"):
             assert np.array_equal(getattr(rows, name), getattr(others, name)), name
-        weight = random_weight(rng, kind, n, k, halves, ScaleType.F16)
+        weight = random_weight(rng, kind, n, k, scales_per_group, ScaleType.F16)
         assert np.array_equal(product(avx2, weight, rows), product(other, weight, rows))
 
 
-@pytest.mark.parametrize("kind,halves", [pair for pair in KINDS if pair[0] in LARGEST])
+@pytest.mark.parametrize("kind,scales_per_group", [pair for pair in KINDS if pair[0] in LARGEST])
 @pytest.mark.parametrize("num_rows", [1, 4, 9])
-def test_the_largest_integers_do_not_overflow(table: Any, kind: Format, halves: int, num_rows: int) -> None:
+def test_the_largest_integers_do_not_overflow(table: Any, kind: Format, scales_per_group: int, num_rows: int) -> None:
     lowest = -128 if kind == Format.Q8 else 0
     shape = (TILE, 4 * GROUP)
     for fill in (lowest, LARGEST[kind]):
         q = np.full(shape, fill, np.int8 if kind == Format.Q8 else np.uint8)
-        ones, zeros = np.ones((TILE, 4 * halves), np.float32), np.zeros((TILE, 4 * halves), np.float32)
+        ones, zeros = (
+            np.ones((TILE, 4 * scales_per_group), np.float32),
+            np.zeros((TILE, 4 * scales_per_group), np.float32),
+        )
         weight = Weight(kind, TILE, shape[1], q, ones, None if kind == Format.Q8 else zeros)
         for sign in (1, -1):
             rows = quantized(table, np.full((num_rows, shape[1]), 127.0 * sign))
             assert (product(table, weight, rows) == fill * 127.0 * sign * shape[1]).all()
 
 
-@pytest.mark.parametrize("kind,halves", KINDS)
-def test_unpack_row_is_exact(table: Any, kind: Format, halves: int) -> None:
+@pytest.mark.parametrize("kind,scales_per_group", KINDS)
+def test_unpack_row_is_exact(table: Any, kind: Format, scales_per_group: int) -> None:
     rng = np.random.default_rng(11)
     for scale_type in ScaleType:
-        weight = random_weight(rng, kind, 37, 75, halves, scale_type)
+        weight = random_weight(rng, kind, 37, 75, scales_per_group, scale_type)
         packed, expected = weight.packed(), weight.dequantised()
         for n in (0, 15, 16, 36):
             out = np.full(80, np.nan, np.float32)
@@ -153,8 +156,8 @@ def test_quantize_rounds_to_the_nearest(table: Any) -> None:
         assert np.array_equal(rows.scales, scale) and np.array_equal(rows.floats, padded)
         assert np.array_equal(rows.sums, scale * q.sum(axis=2))
         assert np.array_equal(rows.offsets, -128 * q.sum(axis=2))
-        halves = q.reshape(3, -1, 2, GROUP // 2).sum(axis=3) * scale[:, :, None]
-        assert np.array_equal(rows.half_sums, halves.reshape(3, -1).astype(np.float32))
+        sums = q.reshape(3, -1, 2, GROUP // 2).sum(axis=3) * scale[:, :, None]
+        assert np.array_equal(rows.sums_of_16, sums.reshape(3, -1).astype(np.float32))
 
 
 def test_quantize_of_what_has_no_scale(table: Any) -> None:
@@ -163,7 +166,7 @@ def test_quantize_of_what_has_no_scale(table: Any) -> None:
     x[0, 2 * GROUP + 7], x[0, 3 * GROUP + 31], x[0, 4 * GROUP] = np.nan, np.inf, -np.inf
     rows = quantized(table, x)
     assert (rows.q[0, : 5 * GROUP] == 0).all() and (rows.q[0, 5 * GROUP :] == 127).all()
-    assert (rows.scales[0, :2] == 0).all() and (rows.sums[0, :2] == 0).all() and (rows.half_sums[0, :4] == 0).all()
+    assert (rows.scales[0, :2] == 0).all() and (rows.sums[0, :2] == 0).all() and (rows.sums_of_16[0, :4] == 0).all()
     assert np.isnan(rows.scales[0, 2:5]).all(), "a value that is not finite must show in the result"
     ties = np.arange(-16, 16, dtype=np.float32)[None] + 0.5
     ties[0, 0] = 127

@@ -32,7 +32,15 @@ def case(weight: Weight, x: np.ndarray) -> bytes:
     """As native_neon.cpp reads it."""
     packed = weight.packed()
     elements, scales, mins, _ = weight.parts
-    size = (packed.format, packed.scale_type, packed.n, packed.k, packed.num_tiles, packed.num_groups, packed.halves)
+    size = (
+        packed.format,
+        packed.scale_type,
+        packed.n,
+        packed.k,
+        packed.num_tiles,
+        packed.num_groups,
+        packed.scales_per_group,
+    )
     made = np.array([*size, scales.size > 0, len(x)], np.int32).tobytes()
     for part in (elements, scales, mins):
         made += np.int64(part.nbytes).tobytes() + part.tobytes()
@@ -58,27 +66,27 @@ class Answer:
 @pytest.mark.skipif(not EMULATOR, reason="no qemu-aarch64 (Debian: qemu-user)")
 def test_products_match_float64(tmp_path: Path) -> None:
     """Every format and odd shape; the program itself compares each row alone with the row among others, bit for bit."""
-    program, source = tmp_path / "neon", Path(__file__).with_name("native_neon.cpp")
+    program, source = tmp_path / "neon", Path(__file__).parents[1] / "support" / "native_neon.cpp"
     compiled("-O1", *build.ISAS["neon"][1], "-static", source, "-o", program)
     rng = np.random.default_rng(19)
     cases: list[tuple[Weight, np.ndarray]] = []
-    for (kind, halves), (num_rows, n, k), scale_type in itertools.product(KINDS, SHAPES, ScaleType):
+    for (kind, scales_per_group), (num_rows, n, k), scale_type in itertools.product(KINDS, SHAPES, ScaleType):
         spread = np.exp(rng.standard_normal((num_rows, 1)) * 4)
         x = (rng.standard_normal((num_rows, k)) * spread).astype(np.float32)
-        cases.append((random_weight(rng, kind, n, k, halves, scale_type), x))
+        cases.append((random_weight(rng, kind, n, k, scales_per_group, scale_type), x))
     asked = b"".join(case(weight, x) for weight, x in cases)
     done = subprocess.run([str(EMULATOR), str(program)], input=asked, capture_output=True, check=False, timeout=150)
     assert done.returncode == 0, f"{done.returncode}: 4 means that a row's bits depend on its company; {done.stderr!r}"
-    answer, portable = Answer(done.stdout), library.table("portable")
+    answer, portable = Answer(done.stdout), library.kernel_table("portable")
     for weight, x in cases:
         rows, wanted = Rows(*x.shape), quantized(portable, x)
         num_rows, groups = len(x), -(-weight.k // GROUP)
         rows.q = answer.take(np.int8, num_rows, groups * GROUP)
         rows.scales, rows.sums = (answer.take(np.float32, num_rows, groups) for _ in range(2))
-        rows.half_sums = answer.take(np.float32, num_rows, groups * 2)
+        rows.sums_of_16 = answer.take(np.float32, num_rows, groups * 2)
         rows.offsets = answer.take(np.int32, num_rows, groups)
         rows.floats = answer.take(np.float32, num_rows, groups * GROUP)
-        for name in ("q", "scales", "sums", "half_sums", "offsets", "floats"):
+        for name in ("q", "scales", "sums", "sums_of_16", "offsets", "floats"):
             assert np.array_equal(getattr(rows, name), getattr(wanted, name)), name
         assert_close(answer.take(np.float32, num_rows, len(weight.q) // TILE * TILE), weight, rows)
         unpacked, expected = answer.take(np.float32, weight.n, weight.k), weight.dequantised()[: weight.n, : weight.k]

@@ -92,7 +92,7 @@ def test_k_quant_scales_are_the_librarys_products() -> None:
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q5_0"])
-def test_scales_that_overflow_halves_need_wide_ones(name: str) -> None:
+def test_scales_beyond_float16_need_float32(name: str) -> None:
     raw = random_blocks(Q[name], 4).reshape(2, -1)
     raw[0, :2] = np.array([9000], np.float16).view(np.uint8)
     with pytest.raises(ScaleRangeError):
@@ -102,11 +102,11 @@ def test_scales_that_overflow_halves_need_wide_ones(name: str) -> None:
 
 
 def test_subnormal_and_negative_scales_survive() -> None:
-    halves = np.array([0x0001, 0x8001, 0x03FF, 0x0400, 0x8000, 0x0000, 0x7BFF, 0xFBFF], np.uint16)
+    float16_bits = np.array([0x0001, 0x8001, 0x03FF, 0x0400, 0x8000, 0x0000, 0x7BFF, 0xFBFF], np.uint16)
     raw = random_blocks(Q.Q8_0, 8)
-    raw[:, :2] = halves.view(np.uint8).reshape(-1, 2)
+    raw[:, :2] = float16_bits.view(np.uint8).reshape(-1, 2)
     got = unpack(packed(Q.Q8_0, raw, stored_spec("Q8_0", 8, 32)))
-    np.testing.assert_array_equal(got.scale[:8, 0], halves.view(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(got.scale[:8, 0], float16_bits.view(np.float16).astype(np.float32))
     np.testing.assert_array_equal(got.weights(8, 32), dequantize(raw, Q.Q8_0).astype(np.float64))
 
 
@@ -188,7 +188,7 @@ def test_eight_bits_are_within_half_a_step(name: str, scale_type: ScaleType, n: 
     assert_padding_is_zero(got, n, k)
     error = np.abs(got.weights(n, k) - stored_values(raw, name))
     step = np.repeat(got.scale, 32, axis=1)[:n, :k]
-    assert (error <= step * 0.57).all()  # rounding a scale down to a half clips the largest by up to 0.063 of a step
+    assert (error <= step * 0.57).all()  # rounding a scale down to float16 clips the largest by up to 0.063 of a step
     assert np.abs(got.q).max() == 127
 
 
@@ -218,7 +218,7 @@ def test_groups_of_one_value_and_of_tiny_values() -> None:
     for kind in (Format.Q8, Format.U4):
         for scale_type in ScaleType:
             got = unpack(packed(Q.F32, float_rows(values, "F32"), MatrixSpec(kind, scale_type, 6, 32)))
-            floor = 2.0**-24 if scale_type == ScaleType.F16 else 1e-37  # what a half or a float resolves
+            floor = 2.0**-24 if scale_type == ScaleType.F16 else 1e-37  # what float16 or float32 resolves
             error, largest = np.abs(got.weights(6, 32) - values).max(axis=1), np.abs(values).max(axis=1)
             assert (error <= largest / (250 if kind == Format.Q8 else 20) + floor).all()
             if kind == Format.U4:

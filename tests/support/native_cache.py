@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from octavo.kernels.native.operations import Operations
-from octavo.kernels.native.structs import SUB, AttentionShape, KvLayer, KvShape, KvType
+from octavo.kernels.native.structs import SUB_BLOCK, AttentionShape, KvLayer, KvShape, KvType
 
 DTYPES = {KvType.F32: np.float32, KvType.BF16: np.uint16, KvType.I8: np.int8}
 
@@ -39,15 +39,15 @@ class Cache:
         self.num_blocks = used + 3
         rng = np.random.default_rng(self.seed)
         self.table = rng.permutation(self.num_blocks)[:used].astype(np.int32)
-        subs = self.num_blocks * self.block_size // SUB
-        for shape in ((self.head_dim, SUB), (SUB, self.head_dim)):
+        subs = self.num_blocks * self.block_size // SUB_BLOCK
+        for shape in ((self.head_dim, SUB_BLOCK), (SUB_BLOCK, self.head_dim)):
             array = np.empty((subs, self.num_kv_heads, *shape), DTYPES[self.kind])
             if self.kind is KvType.I8:
                 array[:] = rng.integers(-128, 128, array.shape)
             else:
                 array[:] = np.nan if self.kind is KvType.F32 else 0x7FC0
             self.arrays.append(array)
-        self.arrays += [np.full((subs, self.num_kv_heads, SUB), np.nan, np.float32) for _ in range(2)]
+        self.arrays += [np.full((subs, self.num_kv_heads, SUB_BLOCK), np.nan, np.float32) for _ in range(2)]
         self.shape = KvShape(self.kind, self.num_blocks, self.block_size, self.num_kv_heads, self.head_dim)
         self.layer = KvLayer(*(array.ctypes.data for array in self.arrays))
 
@@ -63,8 +63,11 @@ class Cache:
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """The stored keys and values as numbers, ``[num_tokens, num_kv_heads, head_dim]`` in float64."""
         position = np.arange(self.num_tokens)
-        sub = self.table[position // self.block_size] * (self.block_size // SUB) + position % self.block_size // SUB
-        token = position % SUB
+        sub = (
+            self.table[position // self.block_size] * (self.block_size // SUB_BLOCK)
+            + position % self.block_size // SUB_BLOCK
+        )
+        token = position % SUB_BLOCK
         k, v = self.arrays[0][sub, :, :, token], self.arrays[1][sub, :, token, :]
         if self.kind is KvType.BF16:
             k, v = bf16_to_float(k), bf16_to_float(v)

@@ -1,5 +1,5 @@
 // The kernels of an instruction set over emulated instructions, as a table for the tests of a machine without it:
-// EMULATED_AVX512 (everything of avx512_lanes.hpp) or EMULATED_AVXVNNI (the dot product alone; the rest needs AVX2).
+// EMULATED_AVX512 (everything of avx512_intrinsics.hpp) or EMULATED_AVXVNNI (the dot product alone; the rest needs AVX2).
 #define OCTAVO_ISA emulated
 #if defined(EMULATED_AVX512)
 #define OCTAVO_AVX512 1
@@ -9,11 +9,11 @@
 #define OCTAVO_AVXVNNI 1
 #define OCTAVO_EMULATE_AVXVNNI 1
 #endif
-#include "native/table.hpp"
+#include "native/kernel_table.hpp"
 #include "linear/native/linear.hpp"
 
-extern "C" __attribute__((visibility("default"))) const octavo::Table* emulated_table() {
-    static octavo::Table t = {};
+extern "C" __attribute__((visibility("default"))) const octavo::KernelTable* emulated_table() {
+    static octavo::KernelTable t = {};
     t.name = "emulated";
     t.linear = octavo::emulated::linear;
     t.unpack_row = octavo::emulated::unpack_row;

@@ -33,4 +33,4 @@ def isas() -> list[str]:
     """The instruction sets whose kernels are built and run here; none without a library."""
     if missing_because():
         return []
-    return [name for name in ("portable", *builder.ISAS) if library.table(name)]
+    return [name for name in ("portable", *builder.ISAS) if library.kernel_table(name)]

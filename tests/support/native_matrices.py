@@ -37,7 +37,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Weight:
-    """``w = scale * q + min``, padded: q ``[tiles * 16, groups * 32]``, scale and min ``[tiles * 16, groups * halves]``."""
+    """``w = scale * q + min``, padded: q ``[tiles * 16, groups * 32]``, scale and min ``[tiles * 16, all scales of a row]``."""
 
     format: Format
     n: int
@@ -50,7 +50,7 @@ class Weight:
     parts: list[np.ndarray] = field(default_factory=list)
 
     @property
-    def halves(self) -> int:
+    def scales_per_group(self) -> int:
         return 1 if self.scale is None else self.scale.shape[1] * GROUP // self.q.shape[1]
 
     def packed(self) -> structs.Matrix:
@@ -67,7 +67,9 @@ class Weight:
         parts = [elements, self._numbers(self.scale), self._numbers(self.min), self.bias]
         self.parts = [aligned(part) if part is not None else np.zeros(0) for part in parts]
         pointers = [part.ctypes.data if part.size else None for part in self.parts]
-        return structs.Matrix(self.format, self.scale_type, self.n, self.k, tiles, groups, self.halves, 0, *pointers)
+        return structs.Matrix(
+            self.format, self.scale_type, self.n, self.k, tiles, groups, self.scales_per_group, 0, *pointers
+        )
 
     def _numbers(self, part: np.ndarray | None) -> np.ndarray | None:
         if part is None:
@@ -79,13 +81,18 @@ class Weight:
         """``[tiles * 16, groups * 32]``, float64, exact."""
         if self.scale is None:
             return self.q.astype(np.float64)
-        width = GROUP // self.halves
+        width = GROUP // self.scales_per_group
         wide = np.repeat(self.scale.astype(np.float64), width, axis=1) * self.q
         return wide if self.min is None else wide + np.repeat(self.min.astype(np.float64), width, axis=1)
 
 
 def random_weight(
-    rng: np.random.Generator, kind: Format, n: int, k: int, halves: int = 1, scale_type: ScaleType = ScaleType.F32
+    rng: np.random.Generator,
+    kind: Format,
+    n: int,
+    k: int,
+    scales_per_group: int = 1,
+    scale_type: ScaleType = ScaleType.F32,
 ) -> Weight:
     """Padding of K is zeros in q; scales, mins and everything of the padding of N are random, as nothing may depend on them."""
     rows, columns = -(-n // TILE) * TILE, -(-k // GROUP) * GROUP
@@ -100,7 +107,10 @@ def random_weight(
         np.int8 if kind == Format.Q8 else np.uint8
     )
     q[:, k:] = 0
-    shape, stored = (rows, columns // GROUP * halves), np.float16 if scale_type == ScaleType.F16 else np.float32
+    shape, stored = (
+        (rows, columns // GROUP * scales_per_group),
+        np.float16 if scale_type == ScaleType.F16 else np.float32,
+    )
     scale = (rng.standard_normal(shape) / most).astype(stored).astype(np.float32)
     low = None if kind == Format.Q8 else rng.standard_normal(shape).astype(stored).astype(np.float32)
     return Weight(kind, n, k, q, scale, low, scale_type=scale_type)
@@ -114,10 +124,10 @@ class Rows:
         self.k = k
         self.q = aligned(np.full((num_rows, groups * GROUP), -128, np.int8))
         self.scales, self.sums = (aligned(np.full((num_rows, groups), np.nan, np.float32)) for _ in range(2))
-        self.half_sums = aligned(np.full((num_rows, groups * 2), np.nan, np.float32))
+        self.sums_of_16 = aligned(np.full((num_rows, groups * 2), np.nan, np.float32))
         self.floats = aligned(np.full((num_rows, groups * GROUP), np.nan, np.float32))
         self.offsets = aligned(np.full((num_rows, groups), 1 << 30, np.int32))
-        arrays = {name: getattr(self, name) for name in ("q", "scales", "sums", "half_sums", "offsets", "floats")}
+        arrays = {name: getattr(self, name) for name in ("q", "scales", "sums", "sums_of_16", "offsets", "floats")}
         self.struct = structs.Activations(**{name: a.ctypes.data for name, a in arrays.items()}, groups=groups)
 
     def dequantised(self) -> np.ndarray:
@@ -166,11 +176,11 @@ def assert_close(got: np.ndarray, weight: Weight, rows: Rows, onto: np.ndarray |
     spread = (
         np.abs(w)
         if weight.min is None
-        else np.abs(w) + 2 * np.repeat(np.abs(weight.min), GROUP // weight.halves, axis=1)
+        else np.abs(w) + 2 * np.repeat(np.abs(weight.min), GROUP // weight.scales_per_group, axis=1)
     )
     bias = 0.0 if weight.bias is None else weight.bias.astype(np.float64)
     expected = x @ w.T + bias + onto
     largest = np.abs(x) @ spread.T + np.abs(bias) + np.abs(onto)
-    num_terms = x.shape[1] if weight.scale is None else 2 * x.shape[1] // GROUP * weight.halves
+    num_terms = x.shape[1] if weight.scale is None else 2 * x.shape[1] // GROUP * weight.scales_per_group
     error = np.abs(got - expected)
     assert (error <= (num_terms + 8) * 2.0**-24 * largest).all(), (error / largest).max()

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "native/table.hpp"
+#include "native/kernel_table.hpp"
 #include "linear/native/linear.hpp"
 
 using namespace octavo;
@@ -30,7 +30,7 @@ void one_case(const int32_t* size) {
     const std::vector<uint8_t> elements = take_part(), scales = take_part(), mins = take_part();
     Matrix w = {};
     w.format = Format(size[0]), w.scale_type = ScaleType(size[1]), w.n = size[2], w.k = size[3];
-    w.num_tiles = size[4], w.num_groups = size[5], w.halves = size[6];
+    w.num_tiles = size[4], w.num_groups = size[5], w.scales_per_group = size[6];
     w.elements = const_cast<uint8_t*>(elements.data());
     w.scales = size[7] ? const_cast<uint8_t*>(scales.data()) : nullptr;
     w.mins = mins.size() > 64 ? const_cast<uint8_t*>(mins.data()) : nullptr;
@@ -39,9 +39,9 @@ void one_case(const int32_t* size) {
 
     const size_t groups = size_t(rows) * w.num_groups;
     std::vector<int8_t> q(groups * GROUP + 64);
-    std::vector<float> row_scales(groups), sums(groups), half_sums(2 * groups), floats(groups * GROUP + 64);
+    std::vector<float> row_scales(groups), sums(groups), sums_of_16(2 * groups), floats(groups * GROUP + 64);
     std::vector<int32_t> offsets(groups);
-    const Activations to = {q.data(), row_scales.data(), sums.data(), half_sums.data(), offsets.data(), floats.data(), w.num_groups};
+    const Activations to = {q.data(), row_scales.data(), sums.data(), sums_of_16.data(), offsets.data(), floats.data(), w.num_groups};
     for (int r = 0; r < rows; ++r) neon::quantize(x.data() + size_t(r) * w.k, w.k, to, r);
 
     std::vector<float> out(size_t(rows) * width), alone(width), unpacked(size_t(w.n) * w.k);
@@ -51,7 +51,7 @@ void one_case(const int32_t* size) {
         if (std::memcmp(alone.data(), out.data() + size_t(r) * width, width * sizeof(float))) std::exit(4);
     }
     for (int n = 0; n < w.n; ++n) neon::unpack_row(w, n, unpacked.data() + size_t(n) * w.k);
-    put(q, groups * GROUP), put(row_scales, groups), put(sums, groups), put(half_sums, 2 * groups), put(offsets, groups);
+    put(q, groups * GROUP), put(row_scales, groups), put(sums, groups), put(sums_of_16, 2 * groups), put(offsets, groups);
     put(floats, groups * GROUP), put(out, out.size()), put(unpacked, unpacked.size());
 }
 

@@ -12,7 +12,7 @@ from octavo.kernels.native.structs import GROUP, TILE, Format, ScaleType
 
 @dataclass(frozen=True)
 class Unpacked:
-    """``w = scale * q + min``, padding included: q ``[tiles * 16, groups * 32]``, others ``[tiles * 16, groups * halves]``."""
+    """``w = scale * q + min``, padded: q ``[tiles * 16, groups * 32]``, others ``[tiles * 16, all scales of a row]``."""
 
     q: np.ndarray
     scale: np.ndarray
@@ -27,7 +27,7 @@ class Unpacked:
 
 def unpack(matrix: PackedMatrix) -> Unpacked:
     spec = matrix.spec
-    tiles, groups, halves = spec.num_tiles, spec.num_groups, spec.halves
+    tiles, groups, scales_per_group = spec.num_tiles, spec.num_groups, spec.scales_per_group
     elements, scales, mins, _ = matrix.parts
     ones, zeros = np.ones((tiles * TILE, groups)), np.zeros((tiles * TILE, groups))
     if spec.format in (Format.F32, Format.BF16):
@@ -46,6 +46,10 @@ def unpack(matrix: PackedMatrix) -> Unpacked:
 
     def numbers(part: np.ndarray) -> np.ndarray:
         flat = part.view(np.float16 if spec.scale_type == ScaleType.F16 else np.float32).astype(np.float32)
-        return flat.reshape(tiles, groups * halves, TILE).swapaxes(1, 2).reshape(tiles * TILE, groups * halves)
+        return (
+            flat.reshape(tiles, groups * scales_per_group, TILE)
+            .swapaxes(1, 2)
+            .reshape(tiles * TILE, groups * scales_per_group)
+        )
 
     return Unpacked(q, numbers(scales), zeros if spec.format == Format.Q8 else numbers(mins))

@@ -11,7 +11,7 @@ from octavo.executor.native_cache import NativeCache
 from octavo.kernels.native import structs
 from octavo.models.packed import PackedLayer, PackedModel
 
-GATES = {"silu": structs.Gate.SILU, "gelu_tanh": structs.Gate.GELU_TANH}
+GATES = {"silu": structs.GateActivation.SILU, "gelu_tanh": structs.GateActivation.GELU_TANH}
 
 
 class NativeModel:

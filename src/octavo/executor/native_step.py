@@ -39,14 +39,14 @@ class NativeStep:
     ) -> None:
         self._model = NativeModel(packed, cache)
         self._library = library.load()
-        table = library.table(isa)
+        table = library.kernel_table(isa)
         if table is None:
             raise ValueError(f"this CPU cannot run the native kernels for {isa!r}")
         rows = min(limits.num_logit_rows, limits.num_rows)
-        self._session = self._library.octavo_session_new(
+        self._state = self._library.octavo_step_state_new(
             c.byref(self._model.struct), table, num_threads, limits.num_rows, rows
         )
-        if not self._session:
+        if not self._state:
             raise MemoryError(f"no memory for a step of {limits.num_rows} rows")
         self._logits = np.empty((rows, self._model.struct.head.num_tiles * structs.TILE), np.float32)
         self._tokens = np.empty(rows, np.int32)
@@ -59,12 +59,12 @@ class NativeStep:
 
     def forward(self, flat: FlatBatch) -> StepLogits:
         """Write the keys and values of every row, compute the logits of the wanted ones. Raises ``ValueError``: a bad batch."""
-        if self._session is None:
+        if self._state is None:
             raise ValueError("the step was closed")
         n = flat.num_logit_rows
         address, _ = flat.ints.buffer_info()
         sizes = (flat.num_rows, flat.num_requests, flat.max_blocks, n)
-        error = self._library.octavo_step(self._session, address, *sizes, self._output_address)
+        error = self._library.octavo_step(self._state, address, *sizes, self._output_address)
         if error:
             raise ValueError(f"the native step refused its batch: {structs.StepError(error).name.lower()}")
         return StepLogits(self._logits[:n], self._tokens[:n])
@@ -73,13 +73,11 @@ class NativeStep:
         """Tokens for ``rows`` (of ``structs.SAMPLING_ROW``) of the last step's logits; -1 where a row's are not sound."""
         tokens = np.empty(len(rows), np.int32)
         rows = np.ascontiguousarray(rows)
-        self._library.octavo_sample(
-            self._session, self._output_address, rows.ctypes.data, len(rows), tokens.ctypes.data
-        )
+        self._library.octavo_sample(self._state, self._output_address, rows.ctypes.data, len(rows), tokens.ctypes.data)
         return tokens
 
     def close(self) -> None:
         """End the threads and free the workspace."""
-        if self._session is not None:
-            self._library.octavo_session_delete(self._session)
-            self._session = None
+        if self._state is not None:
+            self._library.octavo_step_state_delete(self._state)
+            self._state = None

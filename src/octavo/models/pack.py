@@ -56,7 +56,7 @@ def plan_tensors(source: WeightSource, weights: str, *, wide_scales: bool = Fals
         if stored in FLOAT_FORMATS and weights != "stored":
             kind = Format.U4 if weights == "int4" and name not in (EMBEDDING, HEAD) else Format.Q8
             scales = ScaleType.F32 if wide_scales else ScaleType.F16
-        return MatrixSpec(kind, scales, spec.n, spec.k, spec.halves, has_bias)
+        return MatrixSpec(kind, scales, spec.n, spec.k, spec.scales_per_group, has_bias)
 
     return lay_out(source.config, spec_of)
 

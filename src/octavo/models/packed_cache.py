@@ -220,7 +220,12 @@ def _check(header: Header, key: str) -> None:
 
     def spec_of(name: str, shape: tuple[int, ...], has_bias: bool) -> MatrixSpec:
         spec = specs.get(name)
-        if spec is None or (spec.n, spec.k) != shape or spec.has_bias != has_bias or spec.halves not in (1, 2):
+        if (
+            spec is None
+            or (spec.n, spec.k) != shape
+            or spec.has_bias != has_bias
+            or spec.scales_per_group not in (1, 2)
+        ):
             raise _NotRightError(f"its {name} is {spec}, its config asks for {shape}")
         return spec
 

@@ -89,7 +89,7 @@ def is_current(library: Path = LIBRARY) -> bool:
 
 def build_program(source: Path, program: Path, extra: tuple[str, ...] = ()) -> Path:
     """A C++ program over the pool, which is all of the library that runs without a table; raises as ``build`` does."""
-    inputs = [f"-I{HERE}", str(source), str(HERE / "pool.cpp")]
+    inputs = [f"-I{HERE}", str(source), str(HERE / "thread_pool.cpp")]
     _run([find_compiler(), *FLAGS, *_baseline(), *extra, *inputs, "-o", str(program), "-lpthread"])
     return program
 

@@ -1,4 +1,4 @@
-// A fast checksum of packed weights: finds bit rot and torn writes at each start, at the speed of memory. Not cryptographic.
+// Checksum of packed weights, 64 bits: finds bit rot and torn writes at each start, at the speed of memory. Not cryptographic.
 #include <cstdint>
 #include <cstring>
 

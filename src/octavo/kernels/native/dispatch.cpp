@@ -1,4 +1,4 @@
-// Which instruction set does this CPU run? Asked once, before any code of it is called.
+// Choice of the kernel table: the best instruction set that this CPU runs, asked once, before any code of it is called.
 //
 // build.py says OCTAVO_WITH_<NAME> for each isa_<name>.cpp that is in the library. The compiler's runtime asks CPUID, and XGETBV
 // whether the system keeps the wide registers.
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "table.hpp"
+#include "kernel_table.hpp"
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -18,7 +18,7 @@ namespace {
 struct Isa {
     const char* name;
     bool (*runs)();
-    const Table* (*table)();
+    const KernelTable* (*table)();
 };
 
 #if defined(__x86_64__)
@@ -41,8 +41,8 @@ bool runs_avx512() {
 #if defined(OCTAVO_WITH_NEON)
 bool runs_neon() {
 #if defined(__linux__)
-    constexpr unsigned long HALVES = 1ul << 10, DOT_PRODUCT = 1ul << 20;  // HWCAP_ASIMDHP, HWCAP_ASIMDDP
-    return (getauxval(AT_HWCAP) & (HALVES | DOT_PRODUCT)) == (HALVES | DOT_PRODUCT);
+    constexpr unsigned long FP16 = 1ul << 10, DOT_PRODUCT = 1ul << 20;  // HWCAP_ASIMDHP, HWCAP_ASIMDDP
+    return (getauxval(AT_HWCAP) & (FP16 | DOT_PRODUCT)) == (FP16 | DOT_PRODUCT);
 #else
     return true;  // every 64-bit Apple computer
 #endif
@@ -70,7 +70,7 @@ constexpr Isa ISAS[] = {
 
 }  // namespace
 
-const Table* choose_table(const char* name) {
+const KernelTable* choose_table(const char* name) {
     for (const Isa& isa : ISAS)
         if ((!name || !*name || !std::strcmp(name, isa.name)) && isa.runs()) return isa.table();
     return nullptr;

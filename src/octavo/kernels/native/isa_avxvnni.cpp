@@ -1,9 +1,9 @@
-// Every operation for AVX2 with the dot products of AVX-VNNI (Alder Lake 2021, Zen 5 2024; also where AVX-512 is switched off).
+// Kernel table for AVX2 with the dot products of AVX-VNNI (Alder Lake 2021, Zen 5 2024; also where AVX-512 is switched off).
 #define OCTAVO_ISA avxvnni
 #define OCTAVO_AVX2 1
 #define OCTAVO_AVXVNNI 1
 #include "isa.inc"
 
 namespace octavo {
-const Table* avxvnni_table() { return avxvnni::table("avxvnni"); }
+const KernelTable* avxvnni_table() { return avxvnni::table("avxvnni"); }
 }  // namespace octavo

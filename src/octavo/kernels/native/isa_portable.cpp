@@ -1,7 +1,7 @@
-// Every operation in plain C++ with the compiler's default flags: what any CPU of this architecture runs.
+// Kernel table in plain C++ with the compiler's default flags: what any CPU of this architecture runs.
 #define OCTAVO_ISA portable
 #include "isa.inc"
 
 namespace octavo {
-const Table* portable_table() { return portable::table("portable"); }
+const KernelTable* portable_table() { return portable::table("portable"); }
 }  // namespace octavo

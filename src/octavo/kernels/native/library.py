@@ -55,13 +55,13 @@ def _is_ours(path: Path) -> bool:
 def load() -> c.CDLL:
     """The library. Raises ``OSError`` with the reason if there is none for these sources."""
     library = c.CDLL(str(find()))
-    library.octavo_table.restype = c.c_void_p
-    library.octavo_table.argtypes = [c.c_char_p]
-    library.octavo_table_name.restype = c.c_char_p
-    library.octavo_table_name.argtypes = [c.c_void_p]
-    library.octavo_session_new.restype = c.c_void_p
-    library.octavo_session_new.argtypes = [c.c_void_p, c.c_void_p, c.c_int, c.c_int, c.c_int]
-    library.octavo_session_delete.argtypes = [c.c_void_p]
+    library.octavo_kernel_table.restype = c.c_void_p
+    library.octavo_kernel_table.argtypes = [c.c_char_p]
+    library.octavo_kernel_table_name.restype = c.c_char_p
+    library.octavo_kernel_table_name.argtypes = [c.c_void_p]
+    library.octavo_step_state_new.restype = c.c_void_p
+    library.octavo_step_state_new.argtypes = [c.c_void_p, c.c_void_p, c.c_int, c.c_int, c.c_int]
+    library.octavo_step_state_delete.argtypes = [c.c_void_p]
     library.octavo_step.argtypes = [c.c_void_p, c.c_void_p, *[c.c_int] * 4, c.c_void_p]
     library.octavo_sample.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p, c.c_int, c.c_void_p]
     return library
@@ -70,14 +70,14 @@ def load() -> c.CDLL:
 def best_isa() -> str:
     """The instruction set whose operations this CPU would run; empty if the library cannot be loaded (``load`` says why)."""
     try:
-        found = table()
+        found = kernel_table()
     except OSError:
         return ""
-    name: bytes = load().octavo_table_name(found)
+    name: bytes = load().octavo_kernel_table_name(found)
     return name.decode()
 
 
-def table(name: str = "") -> c.c_void_p | None:
+def kernel_table(name: str = "") -> c.c_void_p | None:
     """The operations for the instruction set ``name`` (empty: the best this CPU runs); None if it cannot run them."""
-    found = load().octavo_table(name.encode())
+    found = load().octavo_kernel_table(name.encode())
     return c.c_void_p(found) if found else None

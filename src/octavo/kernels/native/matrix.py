@@ -27,13 +27,13 @@ BLOCK_FORMATS: dict[str, tuple[Format, int]] = {
     "Q6_K": (Format.U8, 2),
     "Q8_0": (Format.Q8, 1),
 }
-# Their scales are products of a half and an integer, which halves cannot hold; those of the other block types are halves.
+# Their scales are products of a float16 and an integer, which float16 cannot hold; those of the other block types are float16.
 PRODUCT_SCALES = frozenset({"Q4_K", "Q5_K", "Q6_K"})
 FLOAT_FORMATS = {"F32": Format.F32, "F16": Format.F32, "BF16": Format.BF16}
 
 
 class ScaleRangeError(WeightFormatError):
-    """A scale or min is no half: pack into a matrix with float32 scales."""
+    """A scale or min is not representable in float16: pack into a matrix with float32 scales."""
 
 
 class MatrixSpec(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class MatrixSpec(msgspec.Struct, frozen=True):
     scale_type: ScaleType
     n: int
     k: int
-    halves: int = 1
+    scales_per_group: int = 1
     has_bias: bool = False
 
     @property
@@ -60,7 +60,7 @@ class MatrixSpec(msgspec.Struct, frozen=True):
         groups = self.num_tiles * self.num_groups
         elements = groups * GROUP * TILE * {Format.F32: 8, Format.BF16: 4, Format.U4: 1}.get(self.format, 2) // 2
         quantised, has_min = self.format not in (Format.F32, Format.BF16), self.format in (Format.U8, Format.U4)
-        scales = groups * TILE * self.halves * (2 if self.scale_type == ScaleType.F16 else 4) * quantised
+        scales = groups * TILE * self.scales_per_group * (2 if self.scale_type == ScaleType.F16 else 4) * quantised
         return elements, scales, scales * has_min, self.num_tiles * TILE * 4 * self.has_bias
 
     @property
@@ -79,9 +79,9 @@ def stored_spec(type_name: str, n: int, k: int, *, wide_scales: bool = False) ->
         return MatrixSpec(FLOAT_FORMATS[type_name], ScaleType.F32, n, k)
     if type_name not in BLOCK_FORMATS:
         raise UnsupportedModelError(f"the native CPU kernels have no format for weights of type {type_name}")
-    packed, halves = BLOCK_FORMATS[type_name]
+    packed, scales_per_group = BLOCK_FORMATS[type_name]
     wide = wide_scales or type_name in PRODUCT_SCALES
-    return MatrixSpec(packed, ScaleType.F32 if wide else ScaleType.F16, n, k, halves)
+    return MatrixSpec(packed, ScaleType.F32 if wide else ScaleType.F16, n, k, scales_per_group)
 
 
 class PackedMatrix:
@@ -104,7 +104,7 @@ class PackedMatrix:
             self.parts.append(memory[start : start + size])
             pointers.append(address + start if size else None)
             start += aligned(size)
-        sizes = (spec.n, spec.k, spec.num_tiles, spec.num_groups, spec.halves, 0)
+        sizes = (spec.n, spec.k, spec.num_tiles, spec.num_groups, spec.scales_per_group, 0)
         self.struct = structs.Matrix(spec.format, spec.scale_type, *sizes, *pointers)
 
     def set_bias(self, bias: np.ndarray) -> None:
@@ -127,7 +127,7 @@ class PackedMatrix:
         if result == 3:
             raise WeightFormatError("it holds values that are not finite: the file is corrupt")
         if result == 4:
-            raise ScaleRangeError("a scale is beyond half precision")
+            raise ScaleRangeError("a scale is beyond float16")
         if result:
             raise ValueError(f"{rows.nbytes} bytes of {type_name} are not tiles {first_tile}..{last} of {self.spec}")
 

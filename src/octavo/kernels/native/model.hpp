@@ -1,14 +1,13 @@
-// A transformer as the native step runs it: plain structs that Python fills in, and a session that owns what a step works in.
+// Transformer weights, step output and error codes as plain structs that Python fills in (structs.py).
 #pragma once
 
-#include "pool.hpp"
-#include "table.hpp"
+#include "kernel_table.hpp"
 
 namespace octavo {
 
-enum class Gate : int32_t { SILU = 0, GELU_TANH = 1 };
+enum class GateActivation : int32_t { SILU = 0, GELU_TANH = 1 };
 
-// Vectors are float32; null where the architecture has no such piece.
+// Vectors are float32; null where the architecture has no such weight.
 struct Layer {
     Matrix q, k, v, output, gate, up, down;
     const float* input_norm;
@@ -23,7 +22,7 @@ struct Layer {
 
 struct Model {
     int32_t vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim;
-    Gate gate;
+    GateActivation gate;
     float rms_norm_eps, attention_scale, soft_cap, embedding_scale;
     Matrix embedding, head;  // the same one where they are tied
     const float* norm;

@@ -1,4 +1,4 @@
-"""The operations of one instruction set as Python callables: ``table.hpp`` for ctypes, for tests and benchmarks.
+"""The operations of one instruction set as Python callables: ``kernel_table.hpp`` for ctypes, for tests and benchmarks.
 
 Pointers are integers (``array.ctypes.data``), references are ``ctypes.byref(struct)``.
 """
@@ -17,7 +17,7 @@ _ROWS = (
 
 
 class Operations(c.Structure):
-    """``Table``, field by field in the same order; ``table.hpp`` says what each does."""
+    """``Table``, field by field in the same order; ``kernel_table.hpp`` says what each does."""
 
     _fields_ = (
         ("name", c.c_char_p),
@@ -41,7 +41,7 @@ class Operations(c.Structure):
 
 def operations(name: str = "") -> Operations:
     """The operations for the instruction set ``name`` (empty: the best this CPU runs); ``ValueError`` if it cannot run them."""
-    table = library.table(name)
+    table = library.kernel_table(name)
     if table is None or table.value is None:
         raise ValueError(f"this CPU does not run the kernels for {name!r}: choose another instruction set, or none")
     return Operations.from_address(table.value)

@@ -1,4 +1,4 @@
-"""The structs of ``types.hpp`` and ``table.hpp`` for ctypes, field by field in the same order."""
+"""The structs of ``types.hpp`` and ``kernel_table.hpp`` for ctypes, field by field in the same order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import enum
 
 import numpy as np
 
-TILE, GROUP, SUB = 16, 32, 16
+TILE, GROUP, SUB_BLOCK = 16, 32, 16
 
 
 class Format(enum.IntEnum):
@@ -37,7 +37,7 @@ class Matrix(c.Structure):
         ("k", c.c_int32),
         ("num_tiles", c.c_int32),
         ("num_groups", c.c_int32),
-        ("halves", c.c_int32),
+        ("scales_per_group", c.c_int32),
         ("unused", c.c_int32),
         ("elements", c.c_void_p),
         ("scales", c.c_void_p),
@@ -53,7 +53,7 @@ class Activations(c.Structure):
         ("q", c.c_void_p),
         ("scales", c.c_void_p),
         ("sums", c.c_void_p),
-        ("half_sums", c.c_void_p),
+        ("sums_of_16", c.c_void_p),
         ("offsets", c.c_void_p),
         ("floats", c.c_void_p),
         ("groups", c.c_int32),
@@ -81,7 +81,7 @@ class KvType(enum.IntEnum):
 
 
 class KvShape(c.Structure):
-    """The paged cache; ``block_size`` is a multiple of ``SUB``."""
+    """The paged cache; ``block_size`` is a multiple of ``SUB_BLOCK``."""
 
     _fields_ = tuple((name, c.c_int32) for name in ("type", "num_blocks", "block_size", "num_kv_heads", "head_dim"))
 
@@ -108,7 +108,7 @@ class Layer(c.Structure):
     )
 
 
-class Gate(enum.IntEnum):
+class GateActivation(enum.IntEnum):
     """The gated MLP's activation."""
 
     SILU = 0

@@ -1,4 +1,4 @@
-// The nouns of the native CPU kernels: packed matrices, quantised activations, the paged cache.
+// Data types of the native CPU kernels: packed weights, quantized activations, paged KV cache, ragged batch.
 //
 // Everything here is plain data. Sizes are in elements unless a name says bytes; pointers are borrowed, never owned.
 // No header of the C++ library with templates is included by code that is compiled once per instruction set: the linker
@@ -20,10 +20,10 @@ namespace octavo {
 
 [[noreturn]] void check_failed(const char* condition, const char* file, int line);
 
-constexpr int TILE = 16;   // output columns (rows of the weight) that are stored together
-constexpr int GROUP = 32;  // elements of K that share a scale, of weights and of activations
+constexpr int TILE = 16;             // output columns (rows of the weight) that are stored together
+constexpr int GROUP = 32;            // elements of K that share a scale, of weights and of activations
 constexpr int SAMPLING_CHUNK = 256;  // tokens of the vocabulary whose weights are summed together
-constexpr int SUB = 16;    // tokens of the cache that are stored together
+constexpr int SUB_BLOCK = 16;        // tokens of the cache that are stored together
 
 // How a packed matrix stores its elements. K is padded with zeros to a multiple of GROUP, N to a multiple of TILE.
 //
@@ -32,9 +32,9 @@ constexpr int SUB = 16;    // tokens of the cache that are stored together
 //   U8          [N/16][K/32][8][16][4]     unsigned bytes 0..63; w = scale * q + min, one pair for 16 or for 32 elements of K
 //   U4          [N/16][K/32][4][64]        two nibbles a byte; w = scale * q + min
 //
-// In Q8 and U8 byte (quad, column, i) is element 4 * quad + i of the group: one quad of 16 columns is what a 512-bit dot
-// product takes, its halves what a 256-bit one takes. In U4 byte j of pair p holds in its low nibble byte j of quad 2p, in its
-// high nibble byte j of quad 2p + 1.
+// In Q8 and U8 byte (word, column, i) is element 4 * word + i of the group: the 64 bytes of one word of 16 columns are what a
+// 512-bit dot product takes (Weights4x16 of the micro-kernels). In U4 byte j of pair p holds in its low nibble byte j of word 2p,
+// in its high nibble byte j of word 2p + 1.
 enum class Format : int32_t { F32 = 0, BF16 = 1, Q8 = 2, U8 = 3, U4 = 4 };
 
 enum class ScaleType : int32_t { F16 = 0, F32 = 1 };
@@ -46,21 +46,21 @@ struct Matrix {
     int32_t n, k;        // logical
     int32_t num_tiles;   // ceil(n / TILE)
     int32_t num_groups;  // ceil(k / GROUP)
-    int32_t halves;      // scales a group has: 1, or 2 where 16 elements share one (U8 from Q6_K)
+    int32_t scales_per_group;  // 1, or 2 where 16 elements share a scale (U8 from Q6_K)
     int32_t unused;
     const void* elements;  // 64-byte aligned
-    const void* scales;    // [N/16][K/32][halves][16], F16 or F32; null for F32 and BF16
+    const void* scales;    // [N/16][K/32][scales_per_group][16], F16 or F32; null for F32 and BF16
     const void* mins;      // the same shape; null unless U8 or U4
     const float* bias;     // [num_tiles * 16] or null
 };
 
-// Activations of T rows as a matrix product takes them: bytes for quantised weights, floats for F32 and BF16.
+// Activations of T rows as a matrix product takes them: bytes for quantized weights, floats for F32 and BF16.
 // Group g of row t: x ~= scale * q, |q| <= 127, scale = max|x| / 127 (0 for a group of zeros).
 struct Activations {
     int8_t* q;        // [T][groups * 32], padded with zeros
     float* scales;    // [T][groups]
     float* sums;      // [T][groups]: scale * sum(q), what a weight's min is multiplied by
-    float* half_sums; // [T][groups * 2]: the same over 16 elements each
+    float* sums_of_16; // [T][groups * 2]: the same over 16 elements each
     int32_t* offsets; // [T][groups]: -128 * sum(q): a dot product with w + 128 that starts there ends as the one with w
     float* floats;    // [T][groups * 32], padded with zeros; null where no float weight reads these rows
     int32_t groups;
@@ -68,7 +68,7 @@ struct Activations {
 
 enum class KvType : int32_t { F32 = 0, BF16 = 1, I8 = 2 };
 
-// One layer's keys and values. A block of `block_size` tokens (a multiple of SUB) is block_size / SUB sub-blocks; of each, for
+// One layer's keys and values. A block of `block_size` tokens (a multiple of SUB_BLOCK) is block_size / SUB_BLOCK sub-blocks; of each, for
 // every kv head, keys lie transposed, [head_dim][16], and values as they are, [16][head_dim]: both products then run along
 // lanes, without a horizontal sum. I8: value = scale * q, one scale per token and head, [sub-block][head][16].
 struct KvLayer {
@@ -86,7 +86,7 @@ struct KvShape {
 // Static, as every function in a header that an isa_*.cpp includes: the linker would keep one copy of an inline one for all.
 static inline size_t kv_sub_block(const KvShape& s, int block, int offset) {  // which sub-block holds token `offset` of `block`
     OCTAVO_CHECK(0 <= block && block < s.num_blocks && 0 <= offset && offset < s.block_size);
-    return size_t(block) * (s.block_size / SUB) + offset / SUB;
+    return size_t(block) * (s.block_size / SUB_BLOCK) + offset / SUB_BLOCK;
 }
 
 // A ragged batch: T rows of B requests, request after request.

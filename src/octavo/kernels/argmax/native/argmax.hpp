@@ -1,7 +1,7 @@
-// The place of the greatest of n numbers: the native back end of greedy sampling.
+// argmax of a row of logits, the first of equals: greedy sampling.
 #pragma once
 
-#include "../../native/functions.hpp"
+#include "../../native/simd_math.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {

@@ -1,7 +1,7 @@
-// x *= factor and x += y over any length: the native back end of what needs no name of its own elsewhere.
+// x *= factor and x += y over any length: embedding scale and residual addition of the native step.
 #pragma once
 
-#include "../../native/lanes.hpp"
+#include "../../native/simd.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {

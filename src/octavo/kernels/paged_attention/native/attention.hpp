@@ -1,18 +1,19 @@
-// Attention over the paged cache: the native back end. table.hpp says what the functions promise, types.hpp how the cache lies.
+// Attention of rows of one request over the paged KV cache, for the query heads of one KV head: softmax(q K^T) V in chunks.
 //
+// Contracts of the functions: ../../native/kernel_table.hpp; layout of the cache: ../../native/types.hpp.
 // A kv head's query heads are vectors like any other: `group` of them a row, all rows' together, up to BLOCK_VECTORS at a time,
-// MAX_TILE in each product. With many vectors a chunk's keys and values are turned to float once for all of them; with few
-// (decode) they are turned as they are read. Both give the same bits, since that conversion is exact.
+// MAX_TILE in each product. With many vectors a chunk's keys and values are converted to float once for all of them; with few
+// (decode) they are converted as they are read. Both give the same bits, since that conversion is exact.
 #pragma once
 
 #include "softmax.hpp"
-#include "tiles.hpp"
+#include "attention_gemm.hpp"
 #include "write_kv.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
 
-constexpr int BLOCK_VECTORS = 96;   // query vectors that a chunk is worked off for together: they and their scores stay in L2
+constexpr int BLOCK_VECTORS = 96;   // query vectors that attend to a chunk together: they and their scores stay in L2
 constexpr int UNPACK_VECTORS = 24;  // from so many on, converting first costs less than converting for every tile
 constexpr int MAX_TILES = BLOCK_VECTORS / MAX_TILE;
 
@@ -36,8 +37,8 @@ struct Scratch {
 inline size_t scratch_of(const AttentionShape& a, int max_rows, float* base, Scratch* scratch) {
     const int64_t all = int64_t(max_rows) * (a.num_heads / a.num_kv_heads);
     const size_t vectors = size_t(all < BLOCK_VECTORS ? all : BLOCK_VECTORS), partials = vectors * (a.head_dim + PARTIAL_EXTRA);
-    const size_t sizes[6] = {vectors * a.head_dim, vectors * ATTENTION_CHUNK, partials, partials, size_t(SUB) * a.head_dim,
-                             size_t(ATTENTION_CHUNK) * SUB};
+    const size_t sizes[6] = {vectors * a.head_dim, vectors * ATTENTION_CHUNK, partials, partials, size_t(SUB_BLOCK) * a.head_dim,
+                             size_t(ATTENTION_CHUNK) * SUB_BLOCK};
     size_t at[7] = {};
     for (int i = 0; i < 6; ++i) at[i + 1] = at[i] + (sizes[i] + 15) / 16 * 16;
     if (base) *scratch = {base, base + at[1], base + at[2], base + at[3], base + at[4], base + at[5]};
@@ -46,7 +47,7 @@ inline size_t scratch_of(const AttentionShape& a, int max_rows, float* base, Scr
 
 size_t attention_scratch(const AttentionShape& a, int max_rows) { return scratch_of(a, max_rows, nullptr, nullptr); }
 
-// Query vectors that are worked off together, [num][head_dim] and scaled, and the position of each.
+// Query vectors that attend together, [num][head_dim] and scaled, and the position of each.
 struct Queries {
     const float* q;
     int num, window, positions[BLOCK_VECTORS];
@@ -77,17 +78,17 @@ inline int tiles_of(const Queries& queries, int chunk, Tile* tiles) {
 // Where the sub-blocks of one chunk lie; only those that are attended to are looked up.
 template <class T>
 struct Chunk {
-    const T *keys[SUBS], *values[SUBS];
-    const float *key_scales[SUBS], *value_scales[SUBS];
+    const T *keys[SUB_BLOCKS], *values[SUB_BLOCKS];
+    const float *key_scales[SUB_BLOCKS], *value_scales[SUB_BLOCKS];
 };
 
 template <class T>
 inline void find_chunk(const Source& source, int chunk, Tokens tokens, Chunk<T>* found) {
     const KvShape& s = source.s;
-    for (int i = tokens.first_sub(); i < tokens.end_sub(); ++i) {
-        const int position = chunk * ATTENTION_CHUNK + i * SUB, block = source.block_table[position / s.block_size];
+    for (int i = tokens.first_sub_block(); i < tokens.end_sub_block(); ++i) {
+        const int position = chunk * ATTENTION_CHUNK + i * SUB_BLOCK, block = source.block_table[position / s.block_size];
         OCTAVO_CHECK(block >= 0 && block < s.num_blocks);
-        const size_t at = kv_head_at(s, kv_sub_block(s, block, position % s.block_size), source.kv_head) * SUB;
+        const size_t at = kv_head_at(s, kv_sub_block(s, block, position % s.block_size), source.kv_head) * SUB_BLOCK;
         found->keys[i] = static_cast<const T*>(source.layer.keys) + at * s.head_dim;
         found->values[i] = static_cast<const T*>(source.layer.values) + at * s.head_dim;
         if (s.type != KvType::I8) continue;
@@ -98,7 +99,7 @@ inline void find_chunk(const Source& source, int chunk, Tokens tokens, Chunk<T>*
 
 // A chunk, and what few and what many vectors do with it.
 template <class T>
-struct Work {
+struct ChunkAttention {
     const Source& source;
     const Queries& queries;
     const Scratch& scratch;
@@ -116,49 +117,49 @@ struct Work {
     void score_few() const {
         for (int i = 0; i < num_tiles; ++i) {
             const Tile& tile = tiles[i];
-            scores_of<true>(tile.num, q(tile), head_dim(), found.keys, found.values, tile.tokens.first_sub(),
-                            tile.tokens.end_sub(), scores(tile));
+            scores_of<true>(tile.num, q(tile), head_dim(), found.keys, found.values, tile.tokens.first_sub_block(),
+                            tile.tokens.end_sub_block(), scores(tile));
         }
     }
 
     void score_many() const {
-        for (int s = tokens.first_sub(); s < tokens.end_sub(); ++s) {
-            for (int e = 0; e < SUB * head_dim(); e += 8) store8(scratch.keys + e, load8(found.keys[s] + e));
+        for (int s = tokens.first_sub_block(); s < tokens.end_sub_block(); ++s) {
+            for (int e = 0; e < SUB_BLOCK * head_dim(); e += 8) store8(scratch.keys + e, load8(found.keys[s] + e));
             const float* keys = scratch.keys;
             for (int i = 0; i < num_tiles; ++i) {
                 const Tile& tile = tiles[i];
-                if (s < tile.tokens.first_sub() || s >= tile.tokens.end_sub()) continue;
-                scores_of<false>(tile.num, q(tile), head_dim(), &keys, &keys, 0, 1, scores(tile) + s * SUB);
+                if (s < tile.tokens.first_sub_block() || s >= tile.tokens.end_sub_block()) continue;
+                scores_of<false>(tile.num, q(tile), head_dim(), &keys, &keys, 0, 1, scores(tile) + s * SUB_BLOCK);
             }
         }
     }
 
-    void soften_all() const {
+    void softmax_all() const {
         const bool scaled = source.s.type == KvType::I8;
         const ScoreRules rules = {scaled ? found.key_scales : nullptr, scaled ? found.value_scales : nullptr, source.a.soft_cap};
         for (int i = 0; i < num_tiles; ++i)
             for (int j = tiles[i].first; j < tiles[i].first + tiles[i].num; ++j)
-                soften(scratch.scores + j * ATTENTION_CHUNK, queries.attends(j, chunk), tiles[i].tokens, rules,
+                softmax_in_place(scratch.scores + j * ATTENTION_CHUNK, queries.attends(j, chunk), tiles[i].tokens, rules,
                        partial + j * step() + head_dim());
     }
 
     void weigh_few(const T* const* next_keys) const {
         for (int i = 0; i < num_tiles; ++i) {
             const Tile& tile = tiles[i];
-            const Columns<T> values = {found.values, next_keys, head_dim(), 0};
+            const ValueColumns<T> values = {found.values, next_keys, head_dim(), 0};
             values_of<true>(tile.num, scores(tile), values, head_dim(), tile.tokens, partial + tile.first * step(), step());
         }
     }
 
     void weigh_many() const {
-        const float* base[SUBS];
-        for (int s = 0; s < SUBS; ++s) base[s] = scratch.values + s * SUB * SUB;
-        for (int column = 0; column < head_dim(); column += SUB) {
-            const int width = at_most(SUB, head_dim() - column);
-            const Columns<T> from = {found.values, nullptr, head_dim(), column};
+        const float* base[SUB_BLOCKS];
+        for (int s = 0; s < SUB_BLOCKS; ++s) base[s] = scratch.values + s * SUB_BLOCK * SUB_BLOCK;
+        for (int column = 0; column < head_dim(); column += SUB_BLOCK) {
+            const int width = at_most(SUB_BLOCK, head_dim() - column);
+            const ValueColumns<T> from = {found.values, nullptr, head_dim(), column};
             for (int t = tokens.begin; t < tokens.end; ++t)
-                for (int j = 0; j < width; j += 8) store8(scratch.values + t * SUB + j, load8(from.at(t) + j));
-            const Columns<float> values = {base, nullptr, SUB, 0};
+                for (int j = 0; j < width; j += 8) store8(scratch.values + t * SUB_BLOCK + j, load8(from.at(t) + j));
+            const ValueColumns<float> values = {base, nullptr, SUB_BLOCK, 0};
             for (int i = 0; i < num_tiles; ++i) {
                 const Tile& tile = tiles[i];
                 values_of<false>(tile.num, scores(tile), values, width, tile.tokens, partial + tile.first * step() + column, step());
@@ -167,23 +168,23 @@ struct Work {
     }
 };
 
-// What one chunk gives `queries`, into partial [num][head_dim + PARTIAL_EXTRA]; the next one's keys are asked for meanwhile.
+// What one chunk gives `queries`, into partial [num][head_dim + PARTIAL_EXTRA]; the next one's keys are prefetched meanwhile.
 template <class T>
 inline void chunk_of(const Source& source, const Queries& queries, int chunk, const Scratch& scratch, float* partial) {
-    Work<T> work = {source, queries, scratch, partial, chunk, 0, {}, {}, {}};
+    ChunkAttention<T> work = {source, queries, scratch, partial, chunk, 0, {}, {}, {}};
     work.num_tiles = tiles_of(queries, chunk, work.tiles);
     work.tokens = {work.tiles[0].tokens.begin, work.tiles[work.num_tiles - 1].tokens.end};
     find_chunk(source, chunk, work.tokens, &work.found);
     if (queries.num >= UNPACK_VECTORS) {
         work.score_many();
-        work.soften_all();
+        work.softmax_all();
         work.weigh_many();
         return;
     }
     Chunk<T> next = work.found;
     find_chunk(source, chunk + 1, queries.attends(queries.num - 1, chunk + 1), &next);
     work.score_few();
-    work.soften_all();
+    work.softmax_all();
     work.weigh_few(next.keys);
 }
 

@@ -1,11 +1,11 @@
-// One chunk's softmax, and how chunks' results become one: the native back end of attention.
+// Softmax of attention scores chunk by chunk, and the merge of chunks' partial results (online softmax).
 //
 // A partial is what one query vector got from one chunk, head_dim + PARTIAL_EXTRA floats: the values weighted with
 // 2^(score - maximum), the weights' sum, the maximum, zeros; scores in units of ln 2. A vector that attends to nothing in a chunk has sum 0 and maximum
 // -infinity. (Milakov and Gimelshein 2018; Dao et al. 2022 for the chunks.)
 #pragma once
 
-#include "../../native/functions.hpp"
+#include "../../native/simd_math.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
@@ -16,13 +16,13 @@ constexpr float LOG2_E = 1.44269504088896341f;
 struct Tokens {
     int begin, end;
     bool none() const { return begin >= end; }
-    int first_sub() const { return begin / SUB; }
-    int end_sub() const { return (end + SUB - 1) / SUB; }
+    int first_sub_block() const { return begin / SUB_BLOCK; }
+    int end_sub_block() const { return (end + SUB_BLOCK - 1) / SUB_BLOCK; }
 };
 
 // What turns products into scores, in units of ln 2: a chunk's scales for int8 caches, null otherwise, and the soft cap.
 struct ScoreRules {
-    const float* const* key_scales;  // [SUBS] x [16]
+    const float* const* key_scales;  // [SUB_BLOCKS] x [16]
     const float* const* value_scales;
     float soft_cap;
 
@@ -30,7 +30,7 @@ struct ScoreRules {
     // Queries are scaled with this beforehand. Under a soft cap scores become units of ln 2 after it.
     static float query_scale(const AttentionShape& a) { return a.soft_cap > 0 ? a.scale : a.scale * LOG2_E; }
     f32x8 apply(f32x8 v, int t) const {
-        if (key_scales) v = v * load8(key_scales[t / SUB] + t % SUB);
+        if (key_scales) v = v * load8(key_scales[t / SUB_BLOCK] + t % SUB_BLOCK);
         if (soft_cap > 0) v = all8(soft_cap * LOG2_E) * tanh8(v * all8(1.0f / soft_cap));
         return v;
     }
@@ -38,7 +38,7 @@ struct ScoreRules {
 
 // Products of one query vector to weights in place, where `mine` are the tokens it attends to and `tile` those that the product
 // with the values visits: weights of tile's others are 0. Writes sum and maximum behind the partial's values.
-__attribute__((noinline)) void soften(float* scores, Tokens mine, Tokens tile, const ScoreRules& rules, float* extra) {
+__attribute__((noinline)) void softmax_in_place(float* scores, Tokens mine, Tokens tile, const ScoreRules& rules, float* extra) {
     const int from = mine.begin / 8 * 8, to = mine.none() ? from : (mine.end + 7) / 8 * 8;
     if (!rules.plain())
         for (int t = from; t < to; t += 8) store8(scores + t, rules.apply(load8(scores + t), t));
@@ -57,7 +57,7 @@ __attribute__((noinline)) void soften(float* scores, Tokens mine, Tokens tile, c
     for (int t = from; t < to; t += 8) {
         f32x8 p = exp2_negative8(load8(scores + t) - zero);
         sum = sum + p;
-        if (rules.value_scales) p = p * load8(rules.value_scales[t / SUB] + t % SUB);
+        if (rules.value_scales) p = p * load8(rules.value_scales[t / SUB_BLOCK] + t % SUB_BLOCK);
         store8(scores + t, p);
     }
     for (int t = tile.begin / 8 * 8; t < from; t += 8) store8(scores + t, f32x8{});

@@ -1,8 +1,8 @@
-// Storing one token's key and value in the paged cache: the native back end of write_kv. See types.hpp for the layout.
+// Store of one token's key and value in the paged KV cache, as float32, bfloat16 or int8. Layout: ../../native/types.hpp.
 #pragma once
 
-#include "../../native/lanes.hpp"
-#include "../../native/pool.hpp"
+#include "../../native/simd.hpp"
+#include "../../native/thread_pool.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
@@ -22,10 +22,10 @@ inline void store_as(uint16_t* to, float x) { *to = to_bf16(x); }
 template <class T>
 inline void write_floats(const KvShape& s, const KvLayer& layer, size_t sub_block, int token, Range heads, const float* k, const float* v) {
     for (int head = heads.begin; head < heads.end; ++head, k += s.head_dim, v += s.head_dim) {
-        const size_t at = kv_head_at(s, sub_block, head) * s.head_dim * SUB;
+        const size_t at = kv_head_at(s, sub_block, head) * s.head_dim * SUB_BLOCK;
         T* keys = static_cast<T*>(layer.keys) + at + token;
         T* values = static_cast<T*>(layer.values) + at + size_t(token) * s.head_dim;
-        for (int d = 0; d < s.head_dim; ++d) store_as(keys + d * SUB, k[d]);
+        for (int d = 0; d < s.head_dim; ++d) store_as(keys + d * SUB_BLOCK, k[d]);
         for (int d = 0; d < s.head_dim; ++d) store_as(values + d, v[d]);
     }
 }
@@ -51,10 +51,10 @@ inline float quantize_head(const float* x, int n, int8_t* q, int step) {
 inline void write_i8(const KvShape& s, const KvLayer& layer, size_t sub_block, int token, Range heads, const float* k, const float* v) {
     for (int head = heads.begin; head < heads.end; ++head, k += s.head_dim, v += s.head_dim) {
         const size_t at = kv_head_at(s, sub_block, head);
-        int8_t* keys = static_cast<int8_t*>(layer.keys) + at * s.head_dim * SUB + token;
-        int8_t* values = static_cast<int8_t*>(layer.values) + (at * SUB + token) * s.head_dim;
-        layer.key_scales[at * SUB + token] = quantize_head(k, s.head_dim, keys, SUB);
-        layer.value_scales[at * SUB + token] = quantize_head(v, s.head_dim, values, 1);
+        int8_t* keys = static_cast<int8_t*>(layer.keys) + at * s.head_dim * SUB_BLOCK + token;
+        int8_t* values = static_cast<int8_t*>(layer.values) + (at * SUB_BLOCK + token) * s.head_dim;
+        layer.key_scales[at * SUB_BLOCK + token] = quantize_head(k, s.head_dim, keys, SUB_BLOCK);
+        layer.value_scales[at * SUB_BLOCK + token] = quantize_head(v, s.head_dim, values, 1);
     }
 }
 
@@ -62,7 +62,7 @@ inline void write_i8(const KvShape& s, const KvLayer& layer, size_t sub_block, i
 void write_kv(const KvShape& s, const KvLayer& layer, int block, int offset, int first, int last, const float* k, const float* v) {
     OCTAVO_CHECK(0 <= first && last <= s.num_kv_heads);
     const size_t sub_block = kv_sub_block(s, block, offset);
-    const int token = offset % SUB;
+    const int token = offset % SUB_BLOCK;
     const Range heads = {first, last};
     if (s.type == KvType::F32) write_floats<float>(s, layer, sub_block, token, heads, k, v);
     if (s.type == KvType::BF16) write_floats<uint16_t>(s, layer, sub_block, token, heads, k, v);

@@ -1,7 +1,7 @@
-// y = x / sqrt(mean(x^2) + eps) * weight: the native back end of rms_norm.
+// RMSNorm of one row: y = x / sqrt(mean(x^2) + eps) * weight.
 #pragma once
 
-#include "../../native/lanes.hpp"
+#include "../../native/simd.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {

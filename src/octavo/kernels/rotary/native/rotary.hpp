@@ -1,7 +1,7 @@
-// Rotary position embedding, the halves of a head against each other: the native back end of rotary.
+// Rotary position embedding of one head, NeoX style: element i rotated with element i + head_dim / 2, in place.
 #pragma once
 
-#include "../../native/lanes.hpp"
+#include "../../native/simd.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {

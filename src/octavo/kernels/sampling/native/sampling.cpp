@@ -1,5 +1,7 @@
-// Truncated sampling without sorting the vocabulary: the few tokens with a sizeable share of the likeliest one's probability are
-// gathered and put in order; only where the cuts fall below them is the bound lowered.
+// Sampling of a token with temperature, top-k, min-p and top-p, without sorting the vocabulary.
+//
+// The few tokens with a sizeable share of the most likely one's probability are gathered and put in order; only where the cuts
+// fall below them is the bound lowered.
 #include "sampling.hpp"
 
 #include <algorithm>
@@ -9,7 +11,7 @@ namespace octavo {
 namespace {
 
 struct Vocabulary {
-    const Table& table;
+    const KernelTable& table;
     const float* w;  // [n], padded with zeros to eight; the largest is 1
     int n;
     double mass;
@@ -103,7 +105,7 @@ size_t padded(int n) { return (size_t(n) + 15) / 16 * 16; }
 
 size_t sampling_scratch(int n) { return 2 * padded(n) + 2 * padded(n / SAMPLING_CHUNK + 1) + 16; }
 
-int choose_token(const Table& table, const float* logits, int n, float peak, const SamplingRow& how, float* scratch) {
+int choose_token(const KernelTable& table, const float* logits, int n, float peak, const SamplingRow& how, float* scratch) {
     if (!std::isfinite(peak)) return -1;
     float *w = scratch, *room = w + padded(n);
     const double mass = table.weights(logits, n, peak, 1.0f / how.temperature, w);

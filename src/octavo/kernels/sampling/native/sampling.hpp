@@ -1,7 +1,7 @@
-// One token from one row of logits: softmax at a temperature, cut to top_k, then min_p, then top_p, drawn by a given number.
+// Interface of token sampling: one row of logits, temperature, top-k, then min-p, then top-p, drawn by a given random number.
 #pragma once
 
-#include "../../native/table.hpp"
+#include "../../native/kernel_table.hpp"
 
 namespace octavo {
 
@@ -19,6 +19,6 @@ size_t sampling_scratch(int n);
 
 // The token, or -1 if the row holds NaN or +inf, or nothing above -inf. Reads logits[n]; `peak` is their largest. The cumulative
 // distribution is inverted in the order of token ids, so rounding noise in the logits moves its borders by as little.
-int choose_token(const Table& table, const float* logits, int n, float peak, const SamplingRow& how, float* scratch);
+int choose_token(const KernelTable& table, const float* logits, int n, float peak, const SamplingRow& how, float* scratch);
 
 }  // namespace octavo

@@ -1,7 +1,7 @@
-// y = act(gate) * up, of a gated MLP: the native back end of silu_mul and gelu_mul.
+// Activation of a gated MLP: y = silu(gate) * up, or y = gelu_tanh(gate) * up.
 #pragma once
 
-#include "../../native/functions.hpp"
+#include "../../native/simd_math.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {

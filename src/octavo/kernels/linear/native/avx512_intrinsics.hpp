@@ -1,10 +1,10 @@
-// The AVX-512 instructions that columns_avx512.hpp is written in, under the names of their intrinsics.
+// AVX-512 intrinsics of the matmul micro-kernel, and their scalar emulation for tests on CPUs without AVX-512.
 //
-// With OCTAVO_EMULATE_AVX512 each is a loop over its lanes instead, as the instruction set's manual describes it, so that a
-// machine without them can test what is built of them, bit for bit.
+// Names are those of the intrinsics. With OCTAVO_EMULATE_AVX512 each is a loop over its lanes, as the instruction set's manual
+// describes it, so that a machine without them can test what is built of them, bit for bit.
 #pragma once
 
-#include "scalars.hpp"
+#include "float16.hpp"
 
 #if defined(OCTAVO_EMULATE_AVX512)
 #include <cmath>
@@ -14,7 +14,7 @@
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace lanes512 {
+namespace avx512_ops {
 
 #if defined(OCTAVO_EMULATE_AVX512)
 
@@ -60,7 +60,7 @@ inline Floats fmadd_ps(const Floats& a, const Floats& b, const Floats& c) {
     return floats([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
 }
 inline Floats cvtph_ps(const uint16_t* p) {
-    return floats([&](int i) { return float_of_half(p[i]); });
+    return floats([&](int i) { return float_of_f16(p[i]); });
 }
 inline Ints cvtepu16_epi32(const uint16_t* p) {
     return ints([&](int i) { return p[i]; });
@@ -153,6 +153,6 @@ inline int32_t reduce_max_epi32(Ints a) { return _mm512_reduce_max_epi32(a); }
 
 #endif
 
-}  // namespace lanes512
+}  // namespace avx512_ops
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

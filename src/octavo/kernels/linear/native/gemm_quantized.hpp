@@ -1,28 +1,28 @@
-// Products with quantised weights. Of one row and one column it is always this, whatever else is computed with it:
+// Matmul with 4-bit and 8-bit weights: integer dot products in groups of 32, scaled and summed in float32.
 //
-//   y = 0; for each group, for each half that has a scale of its own, in ascending order:
+// Of one row and one column it is always this, whatever else is computed with it:
+//   y = 0; for each group (for each 16 elements of it where those have a scale of their own), in ascending order:
 //       y = fma(float(integer dot product), w.scale * x.scale, y), then where weights have one y = fma(w.min, x.sum, y)
 //
 // so a row's result is the same bit for bit in any batch. What differs is where the weights come from: a few rows read them as
-// they are stored, unpacked in registers (`Stored`); many rows share a piece of a tile unpacked once into the nearest cache
-// (`Unpacked`).
+// they are stored, unpacked in registers (`Stored`); many rows share a panel of a tile unpacked once into the L1 cache (`Unpacked`).
 #pragma once
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
-constexpr int CHUNK_ROWS = 64;    // rows whose accumulators (4 KiB) stay in the nearest cache with ...
+constexpr int CHUNK_ROWS = 64;    // rows whose accumulators (4 KiB) stay in the L1 cache with ...
 constexpr int PANEL_GROUPS = 24;  // ... this much of a tile, unpacked (at most 18 KiB), and some rows' activations (768 B each)
 constexpr int MANY_ROWS = 16;     // from here on unpacking once pays
-constexpr int QUAD_BYTES = 4 * TILE;
+constexpr int WEIGHTS_BYTES = 4 * TILE;
 
 struct FormatU4 {
     using Dot = DotU4;
-    static constexpr int BYTES = GROUP * TILE / 2, HALVES = 1;  // bytes and scales of a group, for the tile's columns
+    static constexpr int BYTES = GROUP * TILE / 2, SCALES = 1;  // bytes and scales of a group, for the tile's columns
     static constexpr bool MINS = true;
-    static void pair(const uint8_t* group, int p, Quad& w0, Quad& w1) {
-        const Quad both = load_quad(group + p * QUAD_BYTES);
+    static void pair(const uint8_t* group, int p, Weights4x16& w0, Weights4x16& w1) {
+        const Weights4x16 both = load_weights(group + p * WEIGHTS_BYTES);
         w0 = low_nibbles(both), w1 = high_nibbles(both);
     }
 };
@@ -30,14 +30,14 @@ struct FormatU4 {
 template <class D, int H, bool M>
 struct FormatBytes {
     using Dot = D;
-    static constexpr int BYTES = GROUP * TILE, HALVES = H;
+    static constexpr int BYTES = GROUP * TILE, SCALES = H;
     static constexpr bool MINS = M;
-    static void pair(const uint8_t* group, int p, Quad& w0, Quad& w1) {
-        w0 = load_quad(group + 2 * p * QUAD_BYTES), w1 = load_quad(group + (2 * p + 1) * QUAD_BYTES);
+    static void pair(const uint8_t* group, int p, Weights4x16& w0, Weights4x16& w1) {
+        w0 = load_weights(group + 2 * p * WEIGHTS_BYTES), w1 = load_weights(group + (2 * p + 1) * WEIGHTS_BYTES);
     }
 };
-template <int HALVES>
-using FormatU8 = FormatBytes<DotU8, HALVES, true>;
+template <int SCALES>
+using FormatU8 = FormatBytes<DotU8, SCALES, true>;
 using FormatQ8 = FormatBytes<DotQ8, 1, false>;
 
 // One tile from some group on, as it is stored.
@@ -48,20 +48,20 @@ struct Stored {
     const uint8_t* bytes;
     const void* scales;
     const void* mins;
-    bool half;  // scales and mins are 16 bits wide
+    bool is_f16;  // scales and mins are 16 bits wide
 
-    Stored(const Matrix& w, int tile, int group, int) : half(w.scale_type == ScaleType::F16) {
-        const size_t g = size_t(tile) * w.num_groups + group, scale = g * F::HALVES * TILE * (half ? 2 : 4);
+    Stored(const Matrix& w, int tile, int group, int) : is_f16(w.scale_type == ScaleType::F16) {
+        const size_t g = size_t(tile) * w.num_groups + group, scale = g * F::SCALES * TILE * (is_f16 ? 2 : 4);
         bytes = (const uint8_t*)w.elements + g * F::BYTES;
         scales = (const char*)w.scales + scale;
         mins = F::MINS ? (const char*)w.mins + scale : nullptr;
     }
     Floats read(const void* p, int i) const {
-        return half ? load_half((const uint16_t*)p + i * TILE) : load((const float*)p + i * TILE);
+        return is_f16 ? load_f16((const uint16_t*)p + i * TILE) : load((const float*)p + i * TILE);
     }
-    Floats scale(int g, int h) const { return read(scales, g * F::HALVES + h); }
-    Floats min(int g, int h) const { return read(mins, g * F::HALVES + h); }
-    void pair(int g, int p, Quad& w0, Quad& w1) const { F::pair(bytes + size_t(g) * F::BYTES, p, w0, w1); }
+    Floats scale(int g, int h) const { return read(scales, g * F::SCALES + h); }
+    Floats min(int g, int h) const { return read(mins, g * F::SCALES + h); }
+    void pair(int g, int p, Weights4x16& w0, Weights4x16& w1) const { F::pair(bytes + size_t(g) * F::BYTES, p, w0, w1); }
 };
 
 // At most PANEL_GROUPS groups of one tile: nibbles as bytes, scales and mins as floats. Bytes stay where they are stored.
@@ -72,28 +72,28 @@ struct Unpacked {
     static constexpr bool COPIES = F::BYTES != GROUP * TILE;
     const uint8_t* bytes = copy;
     alignas(64) uint8_t copy[COPIES ? PANEL_GROUPS * GROUP * TILE : 1];
-    alignas(64) float scales[PANEL_GROUPS * F::HALVES * TILE];
-    alignas(64) float mins[PANEL_GROUPS * F::HALVES * TILE];
+    alignas(64) float scales[PANEL_GROUPS * F::SCALES * TILE];
+    alignas(64) float mins[PANEL_GROUPS * F::SCALES * TILE];
 
     Unpacked(const Matrix& w, int tile, int group, int num_groups) {
         const Stored<F> from(w, tile, group, num_groups);
         if (!COPIES) bytes = from.bytes;
         for (int g = 0; g < num_groups; ++g) {
             for (int p = 0; COPIES && p < 4; ++p) {
-                Quad w0, w1;
+                Weights4x16 w0, w1;
                 from.pair(g, p, w0, w1);
-                store(copy + ((g * 4 + p) * 2) * QUAD_BYTES, w0), store(copy + ((g * 4 + p) * 2 + 1) * QUAD_BYTES, w1);
+                store(copy + ((g * 4 + p) * 2) * WEIGHTS_BYTES, w0), store(copy + ((g * 4 + p) * 2 + 1) * WEIGHTS_BYTES, w1);
             }
-            for (int h = 0; h < F::HALVES; ++h) {
-                store(scales + (g * F::HALVES + h) * TILE, from.scale(g, h));
-                store(mins + (g * F::HALVES + h) * TILE, from.min(g, h));
+            for (int h = 0; h < F::SCALES; ++h) {
+                store(scales + (g * F::SCALES + h) * TILE, from.scale(g, h));
+                store(mins + (g * F::SCALES + h) * TILE, from.min(g, h));
             }
         }
     }
-    Floats scale(int g, int h) const { return load(scales + (g * F::HALVES + h) * TILE); }
-    Floats min(int g, int h) const { return load(mins + (g * F::HALVES + h) * TILE); }
-    void pair(int g, int p, Quad& w0, Quad& w1) const {
-        w0 = load_quad(bytes + ((g * 4 + p) * 2) * QUAD_BYTES), w1 = load_quad(bytes + ((g * 4 + p) * 2 + 1) * QUAD_BYTES);
+    Floats scale(int g, int h) const { return load(scales + (g * F::SCALES + h) * TILE); }
+    Floats min(int g, int h) const { return load(mins + (g * F::SCALES + h) * TILE); }
+    void pair(int g, int p, Weights4x16& w0, Weights4x16& w1) const {
+        w0 = load_weights(bytes + ((g * 4 + p) * 2) * WEIGHTS_BYTES), w1 = load_weights(bytes + ((g * 4 + p) * 2 + 1) * WEIGHTS_BYTES);
     }
 };
 
@@ -101,16 +101,16 @@ struct Unpacked {
 struct Rows {
     const int8_t* q;
     const float* scales;
-    const float* sums;  // as many for a group as it has halves
+    const float* sums;  // one for each scale of a group
     const int32_t* offsets;
     int groups;  // from one row to the next
 
-    Rows(const Activations& x, int row, int group, int halves) : groups(x.groups) {
+    Rows(const Activations& x, int row, int group, int scales_per_group) : groups(x.groups) {
         const size_t g = size_t(row) * x.groups + group;
         q = x.q + g * GROUP;
         scales = x.scales + g;
         offsets = x.offsets + g;
-        sums = (halves == 2 ? x.half_sums : x.sums) + g * halves;
+        sums = (scales_per_group == 2 ? x.sums_of_16 : x.sums) + g * scales_per_group;
     }
 };
 
@@ -118,18 +118,18 @@ struct Rows {
 template <class Source, int R>
 void block(const Source& w, const Rows& x, int num_groups, float* acc) {
     using F = typename Source::Format;
-    constexpr int PAIRS = 4 / F::HALVES;
+    constexpr int PAIRS = 4 / F::SCALES;
     const size_t row = x.groups;
     for (int g = 0; g < num_groups; ++g)
 #pragma GCC unroll 2
-        for (int h = 0; h < F::HALVES; ++h) {
+        for (int h = 0; h < F::SCALES; ++h) {
             typename F::Dot dots[R];
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) dots[r].start(x.offsets + r * row + g);
             const int8_t* q = x.q + g * GROUP + h * (GROUP / 2);
 #pragma GCC unroll 4
             for (int p = 0; p < PAIRS; ++p) {
-                Quad w0, w1;
+                Weights4x16 w0, w1;
                 w.pair(g, h * PAIRS + p, w0, w1);
                 add_pair(dots, w0, w1, q + p * 8, row * GROUP);
             }
@@ -138,7 +138,7 @@ void block(const Source& w, const Rows& x, int num_groups, float* acc) {
             for (int r = 0; r < R; ++r) {
                 Floats y = load(acc + r * TILE);
                 y = fma(dots[r].finish(), mul(scale, all(x.scales[r * row + g])), y);
-                if (F::MINS) y = fma(min, all(x.sums[(r * row + g) * F::HALVES + h]), y);
+                if (F::MINS) y = fma(min, all(x.sums[(r * row + g) * F::SCALES + h]), y);
                 store(acc + r * TILE, y);
                 keep_memory(acc + r * TILE);
             }
@@ -165,7 +165,7 @@ void tile_rows(const Matrix& w, const Activations& x, int row, int num_rows, int
         const Source panel(w, tile, groups.begin, groups.end - groups.begin);
         for (int b = 0; b < num_blocks; ++b) {
             const Range rows = share(num_rows, num_blocks, b);
-            const Rows part(x, row + rows.begin, groups.begin, F::HALVES);
+            const Rows part(x, row + rows.begin, groups.begin, F::SCALES);
             blocks(rows.end - rows.begin, panel, part, groups.end - groups.begin, acc + rows.begin * TILE);
         }
     }
@@ -179,7 +179,7 @@ void one_tile(const Matrix& w, const Activations& x, int row, int num_rows, int 
 }
 
 template <class F>
-void quantised_linear(const Matrix& w, const Activations& x, Range rows, Range tiles, const Output& out) {
+void quantized_linear(const Matrix& w, const Activations& x, Range rows, Range tiles, const Output& out) {
     alignas(64) float acc[CHUNK_ROWS * TILE];
     for (int row = rows.begin; row < rows.end; row += CHUNK_ROWS) {
         const int num_rows = rows.end - row < CHUNK_ROWS ? rows.end - row : CHUNK_ROWS;
@@ -191,6 +191,6 @@ void quantised_linear(const Matrix& w, const Activations& x, Range rows, Range t
     }
 }
 
-}  // namespace columns
+}  // namespace micro_kernel
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

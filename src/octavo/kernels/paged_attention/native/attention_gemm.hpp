@@ -1,4 +1,4 @@
-// The two products of attention, scores = Q K^T and weights V, in blocks that live in registers.
+// Matmuls of attention, scores = Q K^T and output = weights V, register-blocked, with software prefetch.
 //
 // Every sum runs in ascending order of its index in one chain of fused multiply-adds, whatever the block: that, and skipping
 // only what would add zero, is why a row's bits do not depend on what it is computed with.
@@ -12,11 +12,11 @@ namespace {
 constexpr int MAX_TILE = 6;  // query vectors at a time: 6 x 2 accumulators, 2 operands and a broadcast fill 16 registers
 inline int at_most(int a, int b) { return a < b ? a : b; }
 
-constexpr int SUBS = ATTENTION_CHUNK / SUB;
+constexpr int SUB_BLOCKS = ATTENTION_CHUNK / SUB_BLOCK;
 
-// While one operand is worked off, the next one is asked for: `ahead` has the same shape, null for none.
+// While one operand is multiplied, the next one is prefetched: `ahead` has the same shape, null for none.
 template <class T>
-inline void ask_for(const T* p) {
+inline void prefetch(const T* p) {
     __builtin_prefetch(p, 0, 2);
 }
 
@@ -28,12 +28,12 @@ inline void score_tile(const float* q, int head_dim, const T* const* keys, const
     for (int line = 0; line < head_dim; line += LINE) {
         if constexpr (AHEAD)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) ask_for(ahead[p] + line * SUB);
+            for (int p = 0; p < P; ++p) prefetch(ahead[p] + line * SUB_BLOCK);
 #pragma GCC unroll 8
         for (int d = line; d < line + LINE; ++d) {
 #pragma GCC unroll 8
             for (int p = 0; p < P; ++p) {
-                Pair k = load16(keys[p] + d * SUB);
+                Pair k = load16(keys[p] + d * SUB_BLOCK);
                 hold8(k.a), hold8(k.b);
 #pragma GCC unroll 8
                 for (int m = 0; m < M; ++m) {
@@ -46,36 +46,36 @@ inline void score_tile(const float* q, int head_dim, const T* const* keys, const
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) store16(scores + m * ATTENTION_CHUNK + p * SUB, in_order(keys[p], acc[m][p]));
+        for (int p = 0; p < P; ++p) store16(scores + m * ATTENTION_CHUNK + p * SUB_BLOCK, in_order(keys[p], acc[m][p]));
 }
 
 // Where the values of a chunk lie: token t's at base[t / 16] + t % 16 * step + column.
 template <class T>
-struct Columns {
+struct ValueColumns {
     const T* const* base;
     const T* const* ahead;
     int step, column;
-    const T* at(int t) const { return base[t / SUB] + t % SUB * step + column; }
-    // What to ask for at token t: over all columns a chunk of `ahead`, [head_dim][16] a sub-block, from its begin to its end.
+    const T* at(int t) const { return base[t / SUB_BLOCK] + t % SUB_BLOCK * step + column; }
+    // What to prefetch at token t: over all columns a chunk of `ahead`, [head_dim][16] a sub-block, from its begin to its end.
     const T* next(int t, int num_pairs) const {
-        const int row = column / SUB * ATTENTION_CHUNK + t * num_pairs;
-        return ahead[at_most(row / step, SUBS - 1)] + row % step * SUB;
+        const int row = column / SUB_BLOCK * ATTENTION_CHUNK + t * num_pairs;
+        return ahead[at_most(row / step, SUB_BLOCKS - 1)] + row % step * SUB_BLOCK;
     }
 };
 
 // out[m][0 .. 16 P) = sum over tokens of weights[m][t] values[t][0 .. 16 P).
 template <int M, int P, bool AHEAD, class T>
-inline void value_tile(const float* weights, const Columns<T>& values, Tokens tokens, float* out, int out_step) {
+inline void value_tile(const float* weights, const ValueColumns<T>& values, Tokens tokens, float* out, int out_step) {
     constexpr int LINE = 64 / sizeof(T);
     Pair acc[M][P] = {};
     for (int t = tokens.begin; t < tokens.end;) {
         const T* row = values.at(t);
         [[maybe_unused]] const T* next = AHEAD ? values.next(t, P) : row;
-        const int stop = t / SUB * SUB + SUB < tokens.end ? t / SUB * SUB + SUB : tokens.end;
+        const int stop = t / SUB_BLOCK * SUB_BLOCK + SUB_BLOCK < tokens.end ? t / SUB_BLOCK * SUB_BLOCK + SUB_BLOCK : tokens.end;
         for (; t < stop; ++t, row += values.step, next += 16 * P) {
             if constexpr (AHEAD)
 #pragma GCC unroll 8
-                for (int e = 0; e < 16 * P; e += LINE) ask_for(next + e);
+                for (int e = 0; e < 16 * P; e += LINE) prefetch(next + e);
 #pragma GCC unroll 8
             for (int p = 0; p < P; ++p) {
                 Pair v = load16(row + p * 16);
@@ -96,7 +96,7 @@ inline void value_tile(const float* weights, const Columns<T>& values, Tokens to
 
 // The last 8 columns of a head_dim that is no multiple of 16.
 template <int M, class T>
-inline void narrow_value_tile(const float* weights, const Columns<T>& values, Tokens tokens, float* out, int out_step) {
+inline void narrow_value_tile(const float* weights, const ValueColumns<T>& values, Tokens tokens, float* out, int out_step) {
     f32x8 acc[M] = {};
     for (int t = tokens.begin; t < tokens.end; ++t) {
         const f32x8 v = load8(values.at(t));
@@ -117,13 +117,13 @@ __attribute__((noinline)) void score_row(const float* q, int head_dim, const T* 
                                          int end, float* scores) {
     constexpr int P = pairs_at_once(M);
     int s = begin;
-    for (; s + P <= end; s += P) score_tile<M, P, AHEAD>(q, head_dim, keys + s, ahead + s, scores + s * SUB);
-    for (; s < end; ++s) score_tile<M, 1, AHEAD>(q, head_dim, keys + s, ahead + s, scores + s * SUB);
+    for (; s + P <= end; s += P) score_tile<M, P, AHEAD>(q, head_dim, keys + s, ahead + s, scores + s * SUB_BLOCK);
+    for (; s < end; ++s) score_tile<M, 1, AHEAD>(q, head_dim, keys + s, ahead + s, scores + s * SUB_BLOCK);
 }
 
 // Weighted values of M query vectors, `width` columns (a multiple of 8).
 template <int M, bool AHEAD, class T>
-__attribute__((noinline)) void value_row(const float* weights, Columns<T> values, int width, Tokens tokens, float* out,
+__attribute__((noinline)) void value_row(const float* weights, ValueColumns<T> values, int width, Tokens tokens, float* out,
                                          int out_step) {
     constexpr int P = pairs_at_once(M);
     for (; width >= 16 * P; width -= 16 * P, values.column += 16 * P, out += 16 * P)
@@ -147,7 +147,7 @@ inline void scores_of(int m, const float* q, int head_dim, const T* const* keys,
 }
 
 template <bool AHEAD, class T>
-inline void values_of(int m, const float* weights, const Columns<T>& values, int width, Tokens tokens, float* out, int out_step) {
+inline void values_of(int m, const float* weights, const ValueColumns<T>& values, int width, Tokens tokens, float* out, int out_step) {
     switch (m) {
         case 1: return value_row<1, AHEAD>(weights, values, width, tokens, out, out_step);
         case 2: return value_row<2, AHEAD>(weights, values, width, tokens, out, out_step);

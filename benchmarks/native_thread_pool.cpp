@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <time.h>
 
-#include "pool.hpp"
+#include "thread_pool.hpp"
 
 namespace {
 
@@ -18,7 +18,7 @@ double now_ns() {
 void nothing(void*, int) {}
 
 void barriers(void* pool, int) {
-    for (int i = 0; i < BARRIERS; i++) static_cast<octavo::Pool*>(pool)->barrier();
+    for (int i = 0; i < BARRIERS; i++) static_cast<octavo::ThreadPool*>(pool)->barrier();
 }
 
 int ascending(const void* a, const void* b) {
@@ -35,7 +35,7 @@ void report(const char* what, double* ns) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    octavo::Pool pool(argc > 1 ? std::atoi(argv[1]) : 2);
+    octavo::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 2);
     double barrier[BATCHES], run[BATCHES], wake[BATCHES];
     for (int i = 0; i < BATCHES; i++) {
         double start = now_ns();

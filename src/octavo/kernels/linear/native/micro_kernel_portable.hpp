@@ -1,19 +1,20 @@
-// Sixteen output columns at once, in plain C++: what any compiler turns into something for any CPU.
+// Matmul micro-kernel in portable C++: 16 output columns, for CPUs without a micro-kernel of their own.
 //
-// The same names with the same meaning are in columns_avx2.hpp and columns_avx512.hpp; the kernels are written over them once.
-//   Floats  one float for each column
-//   Quad    64 bytes: four consecutive elements of K for each column
-//   Dot*    sixteen integer dot products under way, for weights of one kind; add_pair adds eight elements of K for each of some rows: two quads of
-//           weights times eight bytes of activations, which all columns share; rows lie `stride` bytes apart
-//           first `start` is given the group's offset (types.hpp), which only VNNI needs
-//   Group   GROUP floats of one row: largest(|x|), and rounding of x * factor (at most 127) to bytes with a sum for each half
+// Every micro_kernel_*.hpp defines the same names with the same meaning; gemm_float.hpp and gemm_quantized.hpp are written once
+// over them.
+//   Floats       one float for each of the 16 columns
+//   Weights4x16  64 bytes of weights: four consecutive elements of K for each column
+//   Dot*         16 integer dot products under way, for weights of one format. `start` takes the group's offset (types.hpp), which
+//                only VNNI needs. add_pair adds eight elements of K for each of some rows: two Weights4x16 times eight bytes of
+//                activations, which all columns share; rows lie `stride` bytes apart
+//   Group        GROUP floats of one row: largest(|x|), and rounding of x * factor (at most 127) to bytes with two sums of 16 each
 #pragma once
 
-#include "scalars.hpp"
+#include "float16.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
 constexpr int FLOAT_ROWS = 4;  // rows that share what was loaded of a float weight; Dot::ROWS: of others
 
@@ -31,9 +32,9 @@ inline Floats load(const float* p) {
     return y;
 }
 inline void store(float* p, const Floats& x) { std::memcpy(p, x.v, sizeof x.v); }
-inline Floats load_half(const uint16_t* p) {
+inline Floats load_f16(const uint16_t* p) {
     Floats y;
-    for (int i = 0; i < TILE; ++i) y.v[i] = float_of_half(p[i]);
+    for (int i = 0; i < TILE; ++i) y.v[i] = float_of_f16(p[i]);
     return y;
 }
 inline Floats load_bf16(const uint16_t* p) {
@@ -55,22 +56,22 @@ inline Floats fma(const Floats& a, const Floats& b, Floats c) {  // a * b + c; r
 }
 inline void keep_memory(float*) {}
 
-struct Quad {
+struct Weights4x16 {
     uint8_t v[4 * TILE];
 };
-inline Quad load_quad(const uint8_t* p) {
-    Quad q;
-    std::memcpy(q.v, p, sizeof q.v);
-    return q;
+inline Weights4x16 load_weights(const uint8_t* p) {
+    Weights4x16 w;
+    std::memcpy(w.v, p, sizeof w.v);
+    return w;
 }
-inline void store(uint8_t* p, const Quad& q) { std::memcpy(p, q.v, sizeof q.v); }
-inline Quad low_nibbles(Quad q) {
-    for (uint8_t& e : q.v) e &= 15;
-    return q;
+inline void store(uint8_t* p, const Weights4x16& w) { std::memcpy(p, w.v, sizeof w.v); }
+inline Weights4x16 low_nibbles(Weights4x16 w) {
+    for (uint8_t& e : w.v) e &= 15;
+    return w;
 }
-inline Quad high_nibbles(Quad q) {
-    for (uint8_t& e : q.v) e >>= 4;
-    return q;
+inline Weights4x16 high_nibbles(Weights4x16 w) {
+    for (uint8_t& e : w.v) e >>= 4;
+    return w;
 }
 
 template <class Byte>  // of a weight
@@ -78,7 +79,7 @@ struct Dot {
     static constexpr int ROWS = 4;
     int32_t v[TILE] = {};
     void start(const int32_t*) {}
-    void pair(const Quad& w0, const Quad& w1, const int8_t* a) {
+    void pair(const Weights4x16& w0, const Weights4x16& w1, const int8_t* a) {
         for (int i = 0; i < 4 * TILE; ++i) v[i / 4] += Byte(w0.v[i]) * a[i % 4] + Byte(w1.v[i]) * a[4 + i % 4];
     }
     Floats finish() const {
@@ -88,7 +89,7 @@ struct Dot {
     }
 };
 template <class Dot, int R>
-inline void add_pair(Dot (&dots)[R], const Quad& w0, const Quad& w1, const int8_t* a, size_t stride) {
+inline void add_pair(Dot (&dots)[R], const Weights4x16& w0, const Weights4x16& w1, const int8_t* a, size_t stride) {
     for (int r = 0; r < R; ++r) dots[r].pair(w0, w1, a + r * stride);
 }
 using DotU4 = Dot<uint8_t>;
@@ -118,6 +119,6 @@ inline void round_group(const Group& x, float factor, int8_t* q, int32_t* sums) 
     }
 }
 
-}  // namespace columns
+}  // namespace micro_kernel
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

@@ -1,4 +1,4 @@
-// Making and freeing a session: all memory that steps need is taken here, none while they run.
+// Allocation and release of the native step's state: all memory that steps need is taken here, none while they run.
 #include "step.hpp"
 
 #include <cstdlib>
@@ -18,7 +18,7 @@ bool take(T*& pointer, size_t count) {
 
 bool reads_floats(const Matrix& w) { return w.format == Format::F32 || w.format == Format::BF16; }
 
-size_t scratch_size(const Model& m, const Table& table) {
+size_t scratch_size(const Model& m, const KernelTable& table) {
     const AttentionShape shape = {m.num_heads, m.num_kv_heads, m.head_dim, 0, m.attention_scale, m.soft_cap};
     const size_t attention = table.attention_scratch(shape, ATTENTION_ROWS);
     const size_t gated = 2 * size_t(ROW_CHUNK) * GROUP, row = size_t(padded(m.hidden_size, GROUP));
@@ -27,16 +27,16 @@ size_t scratch_size(const Model& m, const Table& table) {
     return size_t(padded(int((most > sampling ? most : sampling) + row + 64), TILE));
 }
 
-size_t split_pairs(const Session& s) { return size_t(4 * s.pool->size() < SPLIT_PAIRS ? 4 * s.pool->size() : SPLIT_PAIRS); }
+size_t split_pairs(const StepState& s) { return size_t(4 * s.pool->size() < SPLIT_PAIRS ? 4 * s.pool->size() : SPLIT_PAIRS); }
 
-bool allocate(Session& s) {
+bool allocate(StepState& s) {
     const Model& m = *s.model;
     s.pair_floats = size_t(SPLIT_CHUNKS) * SPLIT_ROWS * (m.num_heads / m.num_kv_heads) * (m.head_dim + PARTIAL_EXTRA);
     const size_t rows = size_t(s.max_rows), threads = size_t(s.pool->size());
     const int hidden = padded(m.hidden_size, GROUP), heads = m.num_heads * m.head_dim;
     s.q_width = padded(heads, TILE);
     s.k_width = padded(m.num_kv_heads * m.head_dim, TILE);
-    s.mixed_width = padded(heads > hidden ? heads : hidden, GROUP);
+    s.branch_width = padded(heads > hidden ? heads : hidden, GROUP);
     bool hidden_floats = reads_floats(m.head), attended_floats = false, gated_floats = false;
     for (int i = 0; i < m.num_layers; i++) {
         const Layer& l = m.layers[i];
@@ -45,20 +45,20 @@ bool allocate(Session& s) {
         gated_floats |= reads_floats(l.down);
     }
     s.scratch_floats = scratch_size(m, *s.table);
-    s.tickets = new (std::nothrow) std::atomic<int>[size_t(num_tickets(m))];
+    s.work_counters = new (std::nothrow) std::atomic<int>[size_t(num_work_counters(m))];
     s.own_hidden = new (std::nothrow) OwnedActivations[threads];
     s.own_attended = new (std::nothrow) OwnedActivations[threads];
     if (!s.own_hidden || !s.own_attended) return false;
     for (size_t i = 0; i < threads; i++)
-        if (!s.own_hidden[i].allocate(NARROW_ROWS, m.hidden_size, hidden_floats) ||
-            !s.own_attended[i].allocate(NARROW_ROWS, heads, attended_floats))
+        if (!s.own_hidden[i].allocate(FEW_ROWS, m.hidden_size, hidden_floats) ||
+            !s.own_attended[i].allocate(FEW_ROWS, heads, attended_floats))
             return false;
-    return s.tickets && take(s.x, rows * hidden) && take(s.qkv, rows * (s.q_width + 2 * s.k_width)) &&
-           take(s.mixed, rows * s.mixed_width) && take(s.angles, 2 * rows * m.head_dim) &&
+    return s.work_counters && take(s.x, rows * hidden) && take(s.qkv, rows * (s.q_width + 2 * s.k_width)) &&
+           take(s.branch, rows * s.branch_width) && take(s.angles, 2 * rows * m.head_dim) &&
            s.hidden.allocate(s.max_rows, m.hidden_size, hidden_floats) &&
            s.attended.allocate(s.max_rows, heads, attended_floats) &&
            s.gated.allocate(s.max_rows, m.intermediate_size, gated_floats) && take(s.scratch, threads * s.scratch_floats) &&
-           take(s.work_starts, size_t(s.max_rows) + 1) && take(s.partials, split_pairs(s) * s.pair_floats);
+           take(s.unit_starts, size_t(s.max_rows) + 1) && take(s.partials, split_pairs(s) * s.pair_floats);
 }
 
 }  // namespace
@@ -66,39 +66,39 @@ bool allocate(Session& s) {
 bool OwnedActivations::allocate(int rows, int k, bool floats) {
     const size_t groups = size_t((k + GROUP - 1) / GROUP), n = size_t(rows) * groups;
     view.groups = int32_t(groups);
-    return take(view.q, n * GROUP) && take(view.scales, n) && take(view.sums, n) && take(view.half_sums, n * 2) &&
+    return take(view.q, n * GROUP) && take(view.scales, n) && take(view.sums, n) && take(view.sums_of_16, n * 2) &&
            take(view.offsets, n) && (!floats || take(view.floats, n * GROUP));
 }
 
 void OwnedActivations::release() {
-    for (void* p : {(void*)view.q, (void*)view.scales, (void*)view.sums, (void*)view.half_sums, (void*)view.offsets,
+    for (void* p : {(void*)view.q, (void*)view.scales, (void*)view.sums, (void*)view.sums_of_16, (void*)view.offsets,
                     (void*)view.floats})
         std::free(p);
 }
 
-void delete_session(Session* s) {
+void delete_step_state(StepState* s) {
     if (!s) return;
     for (int i = 0; s->pool && i < s->pool->size(); i++) {
         if (s->own_hidden) s->own_hidden[i].release();
         if (s->own_attended) s->own_attended[i].release();
     }
     delete s->pool;
-    delete[] s->tickets;
+    delete[] s->work_counters;
     delete[] s->own_hidden;
     delete[] s->own_attended;
-    for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->mixed, (void*)s->angles, (void*)s->scratch, (void*)s->work_starts, (void*)s->partials})
+    for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->branch, (void*)s->angles, (void*)s->scratch, (void*)s->unit_starts, (void*)s->partials})
         std::free(p);
     for (OwnedActivations* a : {&s->hidden, &s->attended, &s->gated}) a->release();
     delete s;
 }
 
-Session* new_session(const Model* model, const Table* table, int num_threads, int max_rows, int max_logit_rows) {
-    Session* s = new (std::nothrow) Session();
+StepState* new_step_state(const Model* model, const KernelTable* table, int num_threads, int max_rows, int max_logit_rows) {
+    StepState* s = new (std::nothrow) StepState();
     if (!s) return nullptr;
     s->model = model, s->table = table, s->max_rows = max_rows, s->max_logit_rows = max_logit_rows;
-    s->pool = new (std::nothrow) Pool(num_threads);
+    s->pool = new (std::nothrow) ThreadPool(num_threads);
     if (s->pool && allocate(*s)) return s;
-    delete_session(s);
+    delete_step_state(s);
     return nullptr;
 }
 

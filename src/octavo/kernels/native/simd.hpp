@@ -1,4 +1,4 @@
-// Eight floats at once, in the compilers' own vector extension: written once, compiled for every instruction set.
+// SIMD vectors of eight floats in the compilers' vector extension: written once, compiled for every instruction set.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@ import pytest
 
 from octavo.kernels.native.build import NoCompilerError, build_program, find_compiler
 
-SOURCE = Path(__file__).with_name("native_pool.cpp")
+SOURCE = Path(__file__).parents[1] / "support" / "native_thread_pool.cpp"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         pytest.skip(str(error))
 
     def build(*flags: str) -> Path:
-        return build_program(SOURCE, tmp_path_factory.mktemp("pool") / "native_pool", flags)
+        return build_program(SOURCE, tmp_path_factory.mktemp("pool") / "native_thread_pool", flags)
 
     return build
 

@@ -1,13 +1,14 @@
-// Sixteen output columns at once for AVX2, FMA and F16C: two registers of eight. The names are explained in columns_portable.hpp.
+// Matmul micro-kernel for AVX2, FMA and F16C: 16 output columns in two registers of eight.
+// The names are explained in micro_kernel_portable.hpp.
 #pragma once
 
 #include <immintrin.h>
 
-#include "scalars.hpp"
+#include "float16.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
 constexpr int FLOAT_ROWS = 6;  // 12 accumulators, 2 registers of weights, activations
 
@@ -18,7 +19,7 @@ inline Floats all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, Floats x) { _mm256_storeu_ps(p, x.lo), _mm256_storeu_ps(p + 8, x.hi); }
 inline __m128i load_shorts(const uint16_t* p) { return _mm_loadu_si128((const __m128i*)p); }
-inline Floats load_half(const uint16_t* p) { return {_mm256_cvtph_ps(load_shorts(p)), _mm256_cvtph_ps(load_shorts(p + 8))}; }
+inline Floats load_f16(const uint16_t* p) { return {_mm256_cvtph_ps(load_shorts(p)), _mm256_cvtph_ps(load_shorts(p + 8))}; }
 inline __m256 widen_bf16(const uint16_t* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_shorts(p)), 16));
 }
@@ -27,20 +28,20 @@ inline Floats add(Floats a, Floats b) { return {_mm256_add_ps(a.lo, b.lo), _mm25
 inline Floats mul(Floats a, Floats b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
 inline Floats fma(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
 
-struct Quad {
+struct Weights4x16 {
     __m256i lo, hi;
 };
-inline Quad load_quad(const uint8_t* p) {
+inline Weights4x16 load_weights(const uint8_t* p) {
     return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 32))};
 }
-inline void store(uint8_t* p, Quad q) {
-    _mm256_storeu_si256((__m256i*)p, q.lo), _mm256_storeu_si256((__m256i*)(p + 32), q.hi);
+inline void store(uint8_t* p, Weights4x16 w) {
+    _mm256_storeu_si256((__m256i*)p, w.lo), _mm256_storeu_si256((__m256i*)(p + 32), w.hi);
 }
-inline Quad low_nibbles(Quad q) {
+inline Weights4x16 low_nibbles(Weights4x16 w) {
     const __m256i mask = _mm256_set1_epi8(15);
-    return {_mm256_and_si256(q.lo, mask), _mm256_and_si256(q.hi, mask)};
+    return {_mm256_and_si256(w.lo, mask), _mm256_and_si256(w.hi, mask)};
 }
-inline Quad high_nibbles(Quad q) { return low_nibbles({_mm256_srli_epi16(q.lo, 4), _mm256_srli_epi16(q.hi, 4)}); }
+inline Weights4x16 high_nibbles(Weights4x16 w) { return low_nibbles({_mm256_srli_epi16(w.lo, 4), _mm256_srli_epi16(w.hi, 4)}); }
 
 inline __m256i four_bytes(const int8_t* a) {
     int32_t bits;
@@ -54,13 +55,13 @@ inline void keep_memory(float* p) { __asm__("" : "+m"(*(float(*)[TILE])p)); }
 // A sum under way stays one: compilers would turn a chain of additions into a tree and run out of registers for its leaves.
 inline void keep(__m256i& sum) { __asm__("" : "+x"(sum)); }
 
-#if !defined(OCTAVO_AVXVNNI)  // else dots_avxvnni.hpp
+#if !defined(OCTAVO_AVXVNNI)  // else micro_kernel_avxvnni.hpp
 // Nibbles: a sum of two products is at most 2 * 15 * 127 = 3,810, so a group's eight of them (30,480) fit into 16 bits.
 struct DotU4 {
     static constexpr int ROWS = 6;
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
     void start(const int32_t*) {}
-    void quad(Quad w, const int8_t* a) {
+    void multiply_add(Weights4x16 w, const int8_t* a) {
         const __m256i x = four_bytes(a);
         lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(w.lo, x));
         hi = _mm256_add_epi16(hi, _mm256_maddubs_epi16(w.hi, x));
@@ -91,7 +92,7 @@ struct DotQ8 {
     static __m256i product(__m256i w, __m256i x) {
         return sum_pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
     }
-    void quad(Quad w, const int8_t* a) {
+    void multiply_add(Weights4x16 w, const int8_t* a) {
         const __m256i x = four_bytes(a);
         lo = _mm256_add_epi32(lo, product(w.lo, x));
         hi = _mm256_add_epi32(hi, product(w.hi, x));
@@ -130,21 +131,21 @@ inline void round_group(const Group& x, float factor, int8_t* q, int32_t* sums) 
     for (int j = 0; j < 4; ++j) i[j] = _mm256_cvtps_epi32(_mm256_mul_ps(x.v[j], _mm256_set1_ps(factor)));
     sums[0] = sum_of(_mm256_add_epi32(i[0], i[1])), sums[1] = sum_of(_mm256_add_epi32(i[2], i[3]));
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by halves of a register
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by 128-bit lanes
     _mm256_storeu_si256((__m256i*)q, _mm256_permutevar8x32_epi32(bytes, order));
 }
 
-// One quad, or one half of the columns, after the other for all rows: so the registers suffice for four rows and more.
+// One vector of weights, or eight of the columns, after the other for all rows: so the registers suffice for four rows and more.
 template <class Dot, int R>
-inline void add_pair(Dot (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t stride) {
+inline void add_pair(Dot (&dots)[R], Weights4x16 w0, Weights4x16 w1, const int8_t* a, size_t stride) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) dots[r].quad(w0, a + r * stride);
+    for (int r = 0; r < R; ++r) dots[r].multiply_add(w0, a + r * stride);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) dots[r].quad(w1, a + r * stride + 4);
+    for (int r = 0; r < R; ++r) dots[r].multiply_add(w1, a + r * stride + 4);
 }
 #if !defined(OCTAVO_AVXVNNI)
 template <int R>
-inline void add_pair(DotU8 (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t stride) {
+inline void add_pair(DotU8 (&dots)[R], Weights4x16 w0, Weights4x16 w1, const int8_t* a, size_t stride) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) DotU8::eight(dots[r].lo, w0.lo, w1.lo, a + r * stride);
 #pragma GCC unroll 8
@@ -152,6 +153,6 @@ inline void add_pair(DotU8 (&dots)[R], Quad w0, Quad w1, const int8_t* a, size_t
 }
 #endif
 
-}  // namespace columns
+}  // namespace micro_kernel
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

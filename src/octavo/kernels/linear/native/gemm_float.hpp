@@ -1,9 +1,9 @@
-// Products with float weights. Of one row and one column: y = 0; for each element of K, ascending: y = fma(w, x, y).
+// Matmul with F32 and BF16 weights. Of one row and one column: y = 0; for each element of K, ascending: y = fma(w, x, y).
 #pragma once
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
 struct FormatF32 {
     using Element = float;
@@ -60,6 +60,6 @@ void float_linear(const Matrix& w, const Activations& x, Range rows, Range tiles
         }
 }
 
-}  // namespace columns
+}  // namespace micro_kernel
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

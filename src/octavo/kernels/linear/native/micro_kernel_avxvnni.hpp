@@ -1,11 +1,11 @@
-// The integer dot products of columns_avx2.hpp by AVX-VNNI: four products and their sum in one instruction.
+// Integer dot products of the AVX2 micro-kernel by AVX-VNNI's vpdpbusd: four products and their sum in one instruction.
 //
 // A machine without it tests the kernels with OCTAVO_EMULATE_AVXVNNI: that instruction by others, everything else as it is.
 #pragma once
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
 // Adds four products of unsigned (a) and signed (b) bytes to each of eight 32-bit sums. Nothing saturates on the way.
 inline __m256i dpbusd(__m256i sum, __m256i a, __m256i b) {
@@ -23,7 +23,7 @@ struct DotUnsigned {
     static constexpr int ROWS = 6;  // 12 sums, 2 registers of weights, activations
     __m256i lo, hi;
     void start(const int32_t*) { lo = hi = _mm256_setzero_si256(); }
-    void quad(Quad w, const int8_t* a) {
+    void multiply_add(Weights4x16 w, const int8_t* a) {
         const __m256i x = four_bytes(a);
         lo = dpbusd(lo, w.lo, x), hi = dpbusd(hi, w.hi, x);
         keep(lo), keep(hi);
@@ -36,12 +36,12 @@ using DotU8 = DotUnsigned;
 // Signed weights as w + 128, which flips their highest bit, from the offset that takes 128 * sum(a) back.
 struct DotQ8 : DotUnsigned {
     void start(const int32_t* offset) { lo = hi = _mm256_set1_epi32(*offset); }
-    void quad(Quad w, const int8_t* a) {
+    void multiply_add(Weights4x16 w, const int8_t* a) {
         const __m256i flip = _mm256_set1_epi8(-128);
-        DotUnsigned::quad({_mm256_xor_si256(w.lo, flip), _mm256_xor_si256(w.hi, flip)}, a);
+        DotUnsigned::multiply_add({_mm256_xor_si256(w.lo, flip), _mm256_xor_si256(w.hi, flip)}, a);
     }
 };
 
-}  // namespace columns
+}  // namespace micro_kernel
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA

@@ -1,5 +1,7 @@
-// What one instruction set implements. Each `isa_*.cpp` compiles the operations' own sources (in their folders beside this one)
-// with its flags and fills one table; `dispatch.cpp` chooses once, by what the CPU says of itself.
+// Kernel table: one function pointer per operation, filled once per instruction set; shapes and guarantees of every operation.
+//
+// Each `isa_*.cpp` compiles the operations' own sources (in their folders beside this one) with its flags and fills one table;
+// `dispatch.cpp` chooses once, by what the CPU says of itself.
 #pragma once
 
 #include "types.hpp"
@@ -12,7 +14,7 @@ struct Output {
     bool accumulate;  // add to what is there (the residual) instead of overwriting
 };
 
-struct Table {
+struct KernelTable {
     const char* name;
 
     // linear: rows [row0, row1) of x times tiles [tile0, tile1) of w, bias added. A row's result does not depend on which other
@@ -20,12 +22,12 @@ struct Table {
     void (*linear)(const Matrix& w, const Activations& x, int row0, int row1, int tile0, int tile1, const Output& out);
     // One row of a packed matrix as floats (an embedding): out[w.k].
     void (*unpack_row)(const Matrix& w, int n, float* out);
-    // Row `row` of `to` from k floats: quantised, sums, and floats if `to` has them. Padding is written.
+    // Row `row` of `to` from k floats: quantized, sums, and floats if `to` has them. Padding is written.
     void (*quantize)(const float* x, int k, const Activations& to, int row);
 
     // rms_norm: y = x / sqrt(mean(x^2) + eps) * weight. y may be x.
     void (*rms_norm)(const float* x, const float* weight, int k, float eps, float* y);
-    // rotary, the halves of a head rotated against each other: x[head_dim], cos and sin [head_dim / 2], in place.
+    // rotary, NeoX style: element i rotated with element i + head_dim / 2; x[head_dim], cos and sin [head_dim / 2], in place.
     void (*rotary)(float* x, const float* cos, const float* sin, int head_dim);
     // y[i] = act(gate[i]) * up[i]; gelu is the tanh approximation. y may be gate.
     void (*silu_mul)(const float* gate, const float* up, int n, float* y);
@@ -46,7 +48,7 @@ struct Table {
                       int first_position, int num_rows, int kv_head, const float* q, int64_t q_stride, float* out,
                       int64_t out_stride, float* scratch);
     size_t (*attention_scratch)(const AttentionShape& a, int max_rows);  // floats
-    // The same in parts, for a long context and few rows: one chunk (of attention_chunks(a, first_position, num_rows)), by
+    // The same with the KV split, for a long context and few rows: one chunk (of attention_chunks(a, first_position, num_rows)), by
     // whatever thread, into `partial`, [num_rows * group][head_dim + PARTIAL_EXTRA] ...
     void (*attention_chunk)(const AttentionShape& a, const KvShape& s, const KvLayer& layer, const int32_t* block_table,
                             int first_position, int num_rows, int kv_head, int chunk, const float* q, int64_t q_stride,
@@ -68,13 +70,13 @@ struct Table {
 };
 
 // Each is in its isa_<name>.cpp; all but the first only where build.py compiled that file.
-const Table* portable_table();
-const Table* avx2_table();
-const Table* avxvnni_table();
-const Table* avx512_table();
-const Table* neon_table();
+const KernelTable* portable_table();
+const KernelTable* avx2_table();
+const KernelTable* avxvnni_table();
+const KernelTable* avx512_table();
+const KernelTable* neon_table();
 
 // The best table this CPU can run, or the one called `name`; null if there is none, or the CPU cannot run it.
-const Table* choose_table(const char* name);
+const KernelTable* choose_table(const char* name);
 
 }  // namespace octavo

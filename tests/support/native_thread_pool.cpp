@@ -1,12 +1,12 @@
-// Stresses octavo::Pool and ends with 0 if every promise of pool.hpp held; arguments: threads, rounds. Built by test_native_pool.py,
+// Stresses octavo::ThreadPool and ends with 0 if every promise of thread_pool.hpp held; arguments: threads, rounds. Built by test_native_pool.py,
 // also under the thread sanitizer, which sees what a lucky run does not.
 #include <cstdio>
 #include <cstdlib>
 #include <time.h>
 
-#include "pool.hpp"
+#include "thread_pool.hpp"
 
-using octavo::Pool;
+using octavo::ThreadPool;
 
 namespace {
 
@@ -17,10 +17,10 @@ namespace {
     }
 
 struct Meeting {
-    Pool* pool;
+    ThreadPool* pool;
     int rounds;
-    long long slots[Pool::MAX_THREADS];  // plain on purpose: only the barrier orders the accesses
-    long long runs[Pool::MAX_THREADS];
+    long long slots[ThreadPool::MAX_THREADS];  // plain on purpose: only the barrier orders the accesses
+    long long runs[ThreadPool::MAX_THREADS];
 };
 
 // Every thread's writes before a barrier are seen by all after it, and nobody runs ahead of the second one.
@@ -46,7 +46,7 @@ double cpu_seconds() {
     return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-void run_often(Pool& pool, int runs, int rounds, int pause_us) {
+void run_often(ThreadPool& pool, int runs, int rounds, int pause_us) {
     Meeting m = {};
     m.pool = &pool;
     m.rounds = rounds;
@@ -62,7 +62,7 @@ void run_often(Pool& pool, int runs, int rounds, int pause_us) {
 
 int main(int argc, char** argv) {
     const int threads = argc > 1 ? std::atoi(argv[1]) : 2, rounds = argc > 2 ? std::atoi(argv[2]) : 1000;
-    Pool pool(threads);
+    ThreadPool pool(threads);
     MUST(pool.size() == (threads < 1 ? 1 : threads));
     run_often(pool, 1, rounds, 0);       // barriers
     run_often(pool, rounds, 0, 0);       // runs one after the other
@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
     sleep_us(300'000);
     MUST(cpu_seconds() - before < 0.1);  // an idle pool costs nothing
     for (int i = 0; i < rounds / 20; i++) {
-        Pool other(1 + i % 5);  // one that never runs, one that has run, one that sleeps
+        ThreadPool other(1 + i % 5);  // one that never runs, one that has run, one that sleeps
         if (i % 3) run_often(other, i % 4, 2, 0);
         if (i % 7 == 0) sleep_us(200);
     }

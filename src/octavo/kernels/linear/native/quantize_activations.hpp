@@ -1,9 +1,9 @@
-// Rows of floats into the bytes, scales and sums that a product with quantised weights takes.
+// Quantization of activations to int8 in groups of 32, with the scales and sums that a matmul with quantized weights takes.
 #pragma once
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
 constexpr float SMALLEST_GROUP = 1e-30f;  // a group below counts as zeros: its 127 / max|x| would soon be infinite
 
@@ -24,21 +24,21 @@ inline void quantize_group(const float* x, const Activations& to, int row, int g
     to.scales[at] = scale;
     to.offsets[at] = -128 * (sums[0] + sums[1]);
     to.sums[at] = scale * float(sums[0] + sums[1]);
-    to.half_sums[2 * at] = scale * float(sums[0]);
-    to.half_sums[2 * at + 1] = scale * float(sums[1]);
+    to.sums_of_16[2 * at] = scale * float(sums[0]);
+    to.sums_of_16[2 * at + 1] = scale * float(sums[1]);
 }
 
-}  // namespace columns
+}  // namespace micro_kernel
 
 // Writes ceil(k / GROUP) groups and nothing else: `to` may be a part of a row that others fill the rest of.
 void quantize(const float* x, int k, const Activations& to, int row) {
     OCTAVO_CHECK(0 <= row && 0 <= k && k <= to.groups * GROUP);
     const int whole = k / GROUP, rest = k % GROUP;
-    for (int g = 0; g < whole; ++g) columns::quantize_group(x + g * GROUP, to, row, g);
+    for (int g = 0; g < whole; ++g) micro_kernel::quantize_group(x + g * GROUP, to, row, g);
     if (!rest) return;
     alignas(32) float last[GROUP] = {};
     std::memcpy(last, x + whole * GROUP, rest * sizeof(float));
-    columns::quantize_group(last, to, row, whole);
+    micro_kernel::quantize_group(last, to, row, whole);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
-// Elementary functions of eight floats.
+// exp, exp2, tanh and sigmoid of eight floats, as polynomials with their errors.
 #pragma once
 
-#include "lanes.hpp"
+#include "simd.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {

@@ -1,7 +1,7 @@
-// The pool of pool.hpp: threads that meet at barriers inside one function, and sleep when no run comes.
+// Thread pool on POSIX threads: spinning barriers, workers that sleep when no run comes.
 //
-// Only POSIX threads and atomics: a library that needs little of the C++ runtime loads beside any other version of it.
-#include "pool.hpp"
+// POSIX threads and atomics only: a library that needs little of the C++ runtime loads beside any other version of it.
+#include "thread_pool.hpp"
 
 #include <pthread.h>
 #include <sched.h>
@@ -47,7 +47,7 @@ bool wait_for_change(const std::atomic<uint32_t>& word, uint32_t old, int64_t li
 
 }  // namespace
 
-struct Pool::Impl {
+struct ThreadPool::Impl {
     struct Worker {
         Impl* impl;
         int thread;
@@ -64,7 +64,7 @@ struct Pool::Impl {
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
     int num_threads = 1;
-    Worker workers[Pool::MAX_THREADS];
+    Worker workers[ThreadPool::MAX_THREADS];
 
     void barrier() {
         const uint32_t before = passed.load(std::memory_order_relaxed);
@@ -111,7 +111,7 @@ struct Pool::Impl {
     }
 };
 
-Pool::Pool(int num_threads) : impl_(nullptr), num_threads_(1) {
+ThreadPool::ThreadPool(int num_threads) : impl_(nullptr), num_threads_(1) {
     if (num_threads > MAX_THREADS) num_threads = MAX_THREADS;
     if (num_threads <= 1) return;
     impl_ = new Impl;
@@ -125,7 +125,7 @@ Pool::Pool(int num_threads) : impl_(nullptr), num_threads_(1) {
     impl_->num_threads = num_threads_;  // published to the workers by the first run
 }
 
-Pool::~Pool() {
+ThreadPool::~ThreadPool() {
     if (!impl_) return;
     impl_->start(nullptr, nullptr);
     for (int i = 1; i < num_threads_; i++) pthread_join(impl_->workers[i].handle, nullptr);
@@ -134,14 +134,14 @@ Pool::~Pool() {
     delete impl_;
 }
 
-void Pool::run(void (*function)(void*, int), void* context) {
+void ThreadPool::run(void (*function)(void*, int), void* context) {
     if (num_threads_ == 1) return function(context, 0);
     impl_->start(function, context);
     function(context, 0);
     impl_->barrier();
 }
 
-void Pool::barrier() {
+void ThreadPool::barrier() {
     if (num_threads_ > 1) impl_->barrier();
 }
 

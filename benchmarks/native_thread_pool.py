@@ -1,4 +1,4 @@
-"""What the native kernels' pool costs: a barrier, a run, a wake-up. `python benchmarks/native_pool.py [threads ...]`
+"""What the native kernels' pool costs: a barrier, a run, a wake-up. `python benchmarks/native_thread_pool.py [threads ...]`
 
 A step of a 30-layer model has some 200 barriers; compare their nanoseconds with the milliseconds of the step.
 """
@@ -16,7 +16,7 @@ from octavo.kernels.native.build import build_program
 
 def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        program = build_program(Path(__file__).with_suffix(".cpp"), Path(folder) / "native_pool")
+        program = build_program(Path(__file__).with_suffix(".cpp"), Path(folder) / "native_thread_pool")
         for threads in arguments or ["1", str(detect().num_cores)]:
             subprocess.run([program, threads], check=True)
 

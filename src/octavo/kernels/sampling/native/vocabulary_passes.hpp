@@ -1,4 +1,4 @@
-// What sampling does with a whole vocabulary at once; everything else works on the few tokens that these passes leave.
+// Vectorized passes of sampling over the whole vocabulary: exp of the logits, sum and gather above a threshold.
 #pragma once
 
 namespace octavo::OCTAVO_ISA {
@@ -39,9 +39,9 @@ int gather(const float* w, int n, float threshold, float* to) {
     int count = 0;
     for (int i = 0; i < n; i += 8) {
         const i32x8 is_kept = load8(w + i) >= threshold;
-        uint64_t halves[4];
-        std::memcpy(halves, &is_kept, sizeof halves);
-        if (!(halves[0] | halves[1] | halves[2] | halves[3])) continue;
+        uint64_t lanes[4];
+        std::memcpy(lanes, &is_kept, sizeof lanes);
+        if (!(lanes[0] | lanes[1] | lanes[2] | lanes[3])) continue;
         for (int j = i; j < i + 8; j++)
             if (w[j] >= threshold) to[count++] = w[j];
     }

@@ -1,4 +1,4 @@
-// A small pool: every thread runs the same function and meets the others at barriers inside it.
+// Thread pool with barriers: every thread runs the same function and meets the others inside it.
 //
 // A step has some hundred barriers of a microsecond each, so waiting spins; a thread that finds the machine oversubscribed
 // yields, and between steps the workers go to sleep after `SPIN_NS`, so an idle server costs nothing.
@@ -9,15 +9,15 @@
 
 namespace octavo {
 
-class Pool {
+class ThreadPool {
    public:
     static constexpr int MAX_THREADS = 256;
 
     // The caller of run() is thread 0. Fewer threads than asked for where the system gives no more: see size().
-    explicit Pool(int num_threads);
-    ~Pool();
-    Pool(const Pool&) = delete;
-    Pool& operator=(const Pool&) = delete;
+    explicit ThreadPool(int num_threads);
+    ~ThreadPool();
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
 
     int size() const { return num_threads_; }
     // function(context, thread) on every thread; returns when all have. One run() at a time.

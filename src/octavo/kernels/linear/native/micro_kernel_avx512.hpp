@@ -1,13 +1,14 @@
-// Sixteen output columns at once for AVX-512 with VNNI: one register. The names are explained in columns_portable.hpp.
+// Matmul micro-kernel for AVX-512 with VNNI: 16 output columns in one register.
+// The names are explained in micro_kernel_portable.hpp.
 #pragma once
 
-#include "avx512_lanes.hpp"
+#include "avx512_intrinsics.hpp"
 
 namespace octavo::OCTAVO_ISA {
 namespace {
-namespace columns {
+namespace micro_kernel {
 
-namespace l = lanes512;
+namespace l = avx512_ops;
 
 constexpr int FLOAT_ROWS = 8;
 
@@ -15,20 +16,20 @@ using l::Floats;
 inline Floats all(float x) { return l::set1_ps(x); }
 inline Floats load(const float* p) { return l::loadu_ps(p); }
 inline void store(float* p, const Floats& x) { l::storeu_ps(p, x); }
-inline Floats load_half(const uint16_t* p) { return l::cvtph_ps(p); }
+inline Floats load_f16(const uint16_t* p) { return l::cvtph_ps(p); }
 inline Floats load_bf16(const uint16_t* p) { return l::castsi512_ps(l::slli_epi32_16(l::cvtepu16_epi32(p))); }
 inline Floats add(const Floats& a, const Floats& b) { return l::add_ps(a, b); }
 inline Floats mul(const Floats& a, const Floats& b) { return l::mul_ps(a, b); }
 inline Floats fma(const Floats& a, const Floats& b, const Floats& c) { return l::fmadd_ps(a, b, c); }
 inline void keep_memory(float*) {}  // 32 registers hold the sums of ROWS rows
 
-struct Quad {
+struct Weights4x16 {
     l::Ints v;
 };
-inline Quad load_quad(const uint8_t* p) { return {l::loadu_si512(p)}; }
-inline void store(uint8_t* p, const Quad& q) { l::storeu_si512(p, q.v); }
-inline Quad low_nibbles(const Quad& q) { return {l::and_si512(q.v, l::set1_epi32(0x0f0f0f0f))}; }
-inline Quad high_nibbles(const Quad& q) { return low_nibbles({l::srli_epi32_4(q.v)}); }
+inline Weights4x16 load_weights(const uint8_t* p) { return {l::loadu_si512(p)}; }
+inline void store(uint8_t* p, const Weights4x16& w) { l::storeu_si512(p, w.v); }
+inline Weights4x16 low_nibbles(const Weights4x16& w) { return {l::and_si512(w.v, l::set1_epi32(0x0f0f0f0f))}; }
+inline Weights4x16 high_nibbles(const Weights4x16& w) { return low_nibbles({l::srli_epi32_4(w.v)}); }
 
 inline l::Ints four_bytes(const int8_t* a) {
     int32_t bits;
@@ -58,12 +59,12 @@ inline void add_unsigned(Dot (&dots)[R], const l::Ints& w, const int8_t* a, size
     for (int r = 0; r < R; ++r) dots[r].sum = l::dpbusd_epi32(dots[r].sum, w, four_bytes(a + r * stride));
 }
 template <int R>
-inline void add_pair(DotUnsigned (&dots)[R], const Quad& w0, const Quad& w1, const int8_t* a, size_t stride) {
+inline void add_pair(DotUnsigned (&dots)[R], const Weights4x16& w0, const Weights4x16& w1, const int8_t* a, size_t stride) {
     add_unsigned<R>(dots, w0.v, a, stride);
     add_unsigned<R>(dots, w1.v, a + 4, stride);
 }
 template <int R>
-inline void add_pair(DotQ8 (&dots)[R], const Quad& w0, const Quad& w1, const int8_t* a, size_t stride) {
+inline void add_pair(DotQ8 (&dots)[R], const Weights4x16& w0, const Weights4x16& w1, const int8_t* a, size_t stride) {
     const l::Ints flip = l::set1_epi32(int32_t(0x80808080));
     add_unsigned<R>(dots, l::xor_si512(w0.v, flip), a, stride);
     add_unsigned<R>(dots, l::xor_si512(w1.v, flip), a + 4, stride);
@@ -87,6 +88,6 @@ inline void round_group(const Group& x, float factor, int8_t* q, int32_t* sums) 
     }
 }
 
-}  // namespace columns
+}  // namespace micro_kernel
 }  // namespace
 }  // namespace octavo::OCTAVO_ISA
