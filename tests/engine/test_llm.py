@@ -58,6 +58,10 @@ def test_a_stop_string_ends_the_text_before_it(llm: octavo.LLM) -> None:
     cut = llm.generate("hello", SamplingParams(max_tokens=60, ignore_eos=True, seed=2, stop=(stop,)))[0]
     assert cut.text == text[: text.index(stop)]
     assert (cut.finish_reason, cut.stop_reason) == (FinishReason.STOP, stop)
+    assert cut.timings is not None
+    assert cut.timings.e2e_s is not None
+    assert cut.timings.ttft_s is not None
+    assert cut.timings.e2e_s >= cut.timings.ttft_s >= 0
 
 
 def test_all_or_nothing_when_one_prompt_is_refused(llm: octavo.LLM) -> None:

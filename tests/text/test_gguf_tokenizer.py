@@ -209,7 +209,9 @@ def test_a_user_defined_token_starts_a_new_prefix_like_a_control_token(tmp_path:
     built = load_tokenizer(write_gguf(tmp_path / "m.gguf", sentencepiece_fields(**{"ggml.add_space_prefix": True})))
 
     def texts(text: str) -> list[str]:
-        return [built.token_text(token) for token in built.encode(text, add_special_tokens=False)]
+        return [
+            built.token_bytes(token).decode(errors="replace") for token in built.encode(text, add_special_tokens=False)
+        ]
 
     assert texts("the<tool>the") == [" the", "<tool>", " the"]
     assert texts("the<eos>the") == [" the", "<eos>", " the"]

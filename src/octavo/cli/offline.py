@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,11 +17,11 @@ from octavo.bench.model import BenchRequest, LoadPlan, Outcome, RequestRecord
 from octavo.bench.suite import Answers
 from octavo.config import EngineConfig
 from octavo.engine.build import build_engine
-from octavo.errors import ConfigError, OctavoError
+from octavo.errors import ConfigError, OctavoError, RequestFailedError
 from octavo.models.load import read_config
-from octavo.text.stream import TextStream
+from octavo.text.response import ResponseDecoder
 from octavo.text.tokenizer import FakeTokenizer, load_tokenizer
-from octavo.types import FinishReason, SamplingParams, Submission, TokenEvent
+from octavo.types import SamplingParams, Submission, TokenEvent
 
 
 class OfflineTarget:
@@ -64,26 +65,29 @@ class OfflineTarget:
             params = SamplingParams(max_tokens=request.max_tokens, temperature=0.0, ignore_eos=request.ignore_eos)
             request_id = f"bench-{self._num_submitted}"
             self._num_submitted += 1
+            submission = Submission(
+                request_id=request_id,
+                prompt_token_ids=_token_ids(request),
+                params=params,
+                arrival_s=time.monotonic(),
+            )
             try:
-                self._engine.submit(
-                    Submission(
-                        request_id=request_id,
-                        prompt_token_ids=_token_ids(request),
-                        params=params,
-                        arrival_s=time.monotonic(),
-                    )
-                )
+                self._engine.submit(submission)
             except OctavoError as error:
                 record.outcome, record.error, record.end_s = Outcome.FAILED, error.message, loop.now_s()
                 continue
             record.prompt_tokens, record.output_tokens = len(_token_ids(request)), 0
-            loop.live[request_id] = (record, TextStream(self._tokenizer, params))
+            loop.live[request_id] = _Live(record, ResponseDecoder(self._tokenizer, submission))
             return
 
     def _take(self, loop: _Loop, event: TokenEvent) -> bool:
         """Add the event to its record; whether it was the last one."""
-        record, stream = loop.live[event.request_id]
-        stream.push(event.token_ids)
+        live = loop.live[event.request_id]
+        record, failure = live.record, None
+        try:
+            live.decoder.decode(event)
+        except RequestFailedError as error:
+            failure = error.message
         now_s = loop.now_s()
         if event.token_ids:
             record.first_token_s = now_s if record.first_token_s is None else record.first_token_s
@@ -94,10 +98,18 @@ class OfflineTarget:
             return False
         record.end_s, record.finish_reason = now_s, str(event.finish_reason)
         record.cached_tokens = event.num_cached_tokens
-        if event.finish_reason in (FinishReason.ERROR, FinishReason.ABORT):
-            record.outcome, record.error = Outcome.FAILED, event.error or "aborted"
+        if failure is not None:
+            record.outcome, record.error = Outcome.FAILED, failure
         del loop.live[event.request_id]
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A request in flight."""
+
+    record: RequestRecord
+    decoder: ResponseDecoder
 
 
 class _Loop:
@@ -106,7 +118,7 @@ class _Loop:
     def __init__(self, plan: LoadPlan, zero_s: float) -> None:
         self._zero_s = zero_s
         self.waiting = deque(plan.requests)
-        self.live: dict[str, tuple[RequestRecord, TextStream]] = {}
+        self.live: dict[str, _Live] = {}
         self.records: list[RequestRecord] = []
 
     def now_s(self) -> float:

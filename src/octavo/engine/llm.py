@@ -17,7 +17,7 @@ from octavo.engine.build import build_engine
 from octavo.engine.core import Engine
 from octavo.errors import InvalidRequestError, RequestFailedError
 from octavo.models.catalogue import resolve as resolve_model
-from octavo.text.stream import TextStream
+from octavo.text.response import ResponseDecoder
 from octavo.text.tokenizer import FakeTokenizer, Tokenizer, load_tokenizer
 from octavo.types import (
     EngineInfo,
@@ -52,9 +52,9 @@ class _Live:
     """A request in flight: what it has become, and the text that its owner has not taken yet."""
 
     output: Output
-    stream: TextStream
+    decoder: ResponseDecoder
     fresh: str = ""
-    error: str | None = None
+    error: RequestFailedError | None = None
 
     @property
     def ended(self) -> bool:
@@ -145,12 +145,11 @@ class LLM:
         try:
             for token_ids, wanted in zip(prompts, params, strict=True):
                 request_id = f"llm-{next(self._ids)}"
-                self._engine.submit(
-                    Submission(
-                        request_id=request_id, prompt_token_ids=token_ids, params=wanted, arrival_s=time.monotonic()
-                    )
+                submission = Submission(
+                    request_id=request_id, prompt_token_ids=token_ids, params=wanted, arrival_s=time.monotonic()
                 )
-                live[request_id] = _Live(Output(token_ids), TextStream(self.tokenizer, wanted))
+                self._engine.submit(submission)
+                live[request_id] = _Live(Output(token_ids), ResponseDecoder(self.tokenizer, submission))
         except InvalidRequestError:
             self._forget(live)
             raise
@@ -172,31 +171,27 @@ class LLM:
                 self._apply(entry, event)
 
     def _apply(self, entry: _Live, event: TokenEvent) -> None:
-        output = entry.output
+        output, decoder = entry.output, entry.decoder
+        try:
+            delta = decoder.decode(event)
+        except RequestFailedError as error:
+            output.finish_reason, entry.error = event.finish_reason, error
+            return
         output.token_ids.extend(event.token_ids)
         if event.logprobs is not None:
-            output.logprobs = [*(output.logprobs or []), *event.logprobs]
-        output.num_cached_tokens = event.num_cached_tokens
-        stopped = event.finish_reason is FinishReason.STOP
-        delta = entry.stream.push(event.token_ids, ends_with_stop_token=stopped)
-        text = delta.text
-        if delta.stopped_by is not None:
-            output.finish_reason, output.stop_reason = FinishReason.STOP, delta.stopped_by
+            output.logprobs = output.logprobs or []
+            output.logprobs.extend(event.logprobs)
+        output.num_cached_tokens = decoder.num_cached_tokens
+        output.finish_reason, output.stop_reason, output.timings = delta.finish_reason, delta.stop_reason, delta.timings
+        if entry.ended and event.finish_reason is None:  # by a stop string
             self._engine.abort(event.request_id)
-        elif event.finish_reason is not None:
-            text += entry.stream.finish()
-            by_text = entry.stream.stopped_by  # text held back to the end may complete a stop string
-            output.finish_reason = event.finish_reason if by_text is None else FinishReason.STOP
-            output.stop_reason = event.stop_reason if by_text is None else by_text
-        output.timings = event.timings
-        entry.error = event.error
-        entry.fresh += text
-        output.text += text
+        entry.fresh += delta.text
+        output.text += delta.text
 
 
 def _raise_failure(entry: _Live) -> None:
     if entry.error is not None:
-        raise RequestFailedError(entry.error)
+        raise entry.error
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -51,6 +51,14 @@ def byte_level_alphabet() -> dict[str, int]:
     return alphabet | {chr(256 + index): byte for index, byte in enumerate(hidden)}
 
 
+def token_text(token: bytes) -> str:
+    """A token as text; one that is no UTF-8 by itself as OpenAI writes it: ``bytes:\\xe2\\x80``."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+
 def check_unicode(text: str) -> None:
     """Raises ``InvalidRequestError`` for text that has no UTF-8 form (JSON lets unpaired surrogates through)."""
     try:

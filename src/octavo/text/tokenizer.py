@@ -71,10 +71,6 @@ class Tokenizer:
         """The bytes of one token, special tokens as they are written; empty for an unknown id."""
         return self._codec.token_bytes(token_id)
 
-    def token_text(self, token_id: int) -> str:
-        """One token as text, for logprobs; part of a character shows as U+FFFD (``token_bytes`` has the truth)."""
-        return self._codec.token_bytes(token_id).decode("utf-8", errors="replace")
-
     def render_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
