@@ -119,7 +119,7 @@ def unpacked(matrix: structs.Matrix) -> np.ndarray:
 
 
 def reference_logits(model: Transformer, window: list[int]) -> torch.Tensor:
-    from octavo.kernels.paged_attention.contract import AttentionBatch
+    from octavo.kernels.paged_attention.batch import AttentionBatch
     from octavo.models.batch import ModelBatch
 
     def ints(values: Any, dtype: torch.dtype = torch.int64) -> torch.Tensor:

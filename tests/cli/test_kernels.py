@@ -9,7 +9,7 @@ import torch
 
 from octavo.cli.main import run
 from octavo.kernels.gpu import measured
-from octavo.kernels.gpu.benchmark import ladder_of
+from octavo.kernels.gpu.benchmark import steps_of
 from octavo.kernels.registry import NAMES
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -45,11 +45,11 @@ def test_bench_says_that_a_cpu_gives_no_gpu_figures(capsys, tmp_path):
     assert said["limits"]["device"] == "cpu" and said["rows"][0]["backends"]["torch"]["timing"]["rounds"] >= 5
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if ladder_of(name)])
+@pytest.mark.parametrize("name", [name for name in NAMES if steps_of(name)])
 def test_explain_prints_every_step(capsys, name):
     assert run(["kernels", "explain", name]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for step in ladder_of(name):
+    for step in steps_of(name):
         assert " ".join(step.change.split()) in said and " ".join(step.prediction.split()) in said
         resources = measured.compiled(name, step)
         assert resources and all("registers a thread" in words and words in said for words in resources)

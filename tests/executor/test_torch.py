@@ -17,7 +17,7 @@ from octavo.executor.batch import build_batch, decodes_first
 from octavo.executor.factory import build_executor
 from octavo.executor.fake import FakeExecutor
 from octavo.executor.torch_executor import CacheShape, TorchExecutor
-from octavo.kernels.paged_attention.contract import LayerCache, new_layer_cache
+from octavo.kernels.paged_attention.batch import LayerCache, new_layer_cache
 from octavo.models.batch import ModelBatch
 from octavo.types import Plan, PlannedRequest, Request, SamplingParams
 from support.executor_tiny import VOCAB_SIZE, write_tiny_llama

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from octavo.executor.sampling.sampler import Sampler
-from octavo.kernels.paged_attention.contract import AttentionBatch
+from octavo.kernels.paged_attention.batch import AttentionBatch
 from octavo.models.batch import ModelBatch
 from octavo.models.load import load_model
 from octavo.types import Request, SamplingParams

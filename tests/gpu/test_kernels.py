@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from octavo.kernels.compare import cases_of, run_case
+from octavo.kernels.compare import check_against_reference, inputs_of
 from octavo.kernels.operation import runs_on
 from octavo.kernels.registry import NAMES, operation
 
@@ -19,5 +19,9 @@ SEED = int.from_bytes(os.urandom(4))
 def test_every_back_end_gives_the_reference_on_the_device(name: str) -> None:
     op = operation(name)
     backends = [backend for backend in op.backends if "cuda" in runs_on(backend)]
-    outcomes = [run_case(op, one, case, SEED, torch.device("cuda")) for one in backends for case in cases_of(name)]
+    outcomes = [
+        check_against_reference(op, one, case, SEED, torch.device("cuda"))
+        for one in backends
+        for case in inputs_of(name)
+    ]
     assert [str(one) for one in outcomes if not one.passed] == [], f"seed {SEED}"

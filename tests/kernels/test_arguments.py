@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import octavo.kernels as K
-from octavo.kernels.compare import cases_of
+from octavo.kernels.compare import inputs_of
 
 CPU = torch.device("cpu")
 
 
 def first(name, words=""):
     """Arguments of the operation's first case with rows whose name holds ``words``."""
-    case = next(case for case in cases_of(name) if words in case.name and not case.name.startswith(("0", "no")))
+    case = next(case for case in inputs_of(name) if words in case.name and not case.name.startswith(("0", "no")))
     return dict(case.make(torch.Generator().manual_seed(0), CPU))
 
 

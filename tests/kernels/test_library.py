@@ -14,7 +14,7 @@ from torch.testing._internal.optests.generate_tests import DEFAULT_TEST_UTILS
 from torch.utils._pytree import tree_leaves, tree_map
 
 import octavo.kernels as K
-from octavo.kernels.compare import cases_of
+from octavo.kernels.compare import inputs_of
 from octavo.kernels.gpu import ahead
 from octavo.kernels.library import _checked
 from octavo.kernels.operation import Operation
@@ -31,7 +31,7 @@ def arguments_of(case):
 
 
 def small_cases(name):
-    return [case for case in cases_of(name) if case.small]
+    return [case for case in inputs_of(name) if case.small]
 
 
 def first_arguments(name):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import octavo.kernels as K
-from octavo.kernels.fp8_gemm.contract import quantize_blocks
-from octavo.kernels.int4_gemm.contract import dequantize, pack, quantize, unpack
+from octavo.kernels.fp8_gemm.checks import quantize_blocks
+from octavo.kernels.int4_gemm.checks import dequantize, pack, quantize, unpack
 from octavo.kernels.matmul.tiles import TILES, Kind, default
 from octavo.kernels.matmul.triton import tile_at
 

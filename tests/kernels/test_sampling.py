@@ -11,8 +11,8 @@ from octavo.executor.sampling.choose import draw_tokens
 from octavo.executor.sampling.truncation import Truncation
 from octavo.executor.sampling.uniform import uniform as executor_uniform
 from octavo.kernels.registry import operation
-from octavo.kernels.sampling.cases import ROWS
 from octavo.kernels.sampling.cpu import uniform
+from octavo.kernels.sampling.inputs import ROWS
 from octavo.kernels.sampling.reference import uniform_reference
 
 CPU = torch.device("cpu")

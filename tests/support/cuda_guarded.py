@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-from octavo.kernels.compare import cases_of
+from octavo.kernels.compare import inputs_of
 from octavo.kernels.registry import operation
 
 PAGE = mmap.PAGESIZE
@@ -39,7 +39,7 @@ def main(names: list[str]) -> None:
     for name in names:
         op = operation(name)
         for backend in op.backends:
-            for case in cases_of(name) if backend.startswith("cuda") else ():
+            for case in inputs_of(name) if backend.startswith("cuda") else ():
                 if case.small:
                     print(name, backend, case.name, flush=True)  # the last line names the culprit
                     arguments = case.make(torch.Generator().manual_seed(0), CPU)

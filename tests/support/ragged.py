@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from octavo.kernels.paged_attention.contract import AttentionBatch
+from octavo.kernels.paged_attention.batch import AttentionBatch
 from octavo.models.batch import ModelBatch
 
 

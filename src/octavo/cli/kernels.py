@@ -82,14 +82,18 @@ def check(
 ) -> None:
     """Hold every back end to its float64 reference over the cases: poisoned outputs, odd shapes, the same bits twice."""
     device, names = _device(gpu), _names(name)
-    from octavo.kernels.compare import cases_of, run_case
+    from octavo.kernels.compare import check_against_reference, inputs_of
     from octavo.kernels.registry import operation
 
     seed = seed or int.from_bytes(os.urandom(4))
     outcomes = []
     for op in map(operation, names):
         for backend in _backends(op, device):
-            found = [run_case(op, backend, case, seed, device) for case in cases_of(op.name) if gpu or case.small]
+            found = [
+                check_against_reference(op, backend, case, seed, device)
+                for case in inputs_of(op.name)
+                if gpu or case.small
+            ]
             outcomes += found
             if not as_json:
                 failed = [one for one in found if not one.passed]
@@ -179,13 +183,13 @@ def explain(
 ) -> None:
     """The way to the fast kernel: what each step changes, what should follow, what the compiler made of it, what was measured."""
     _names(name)
-    from octavo.kernels.gpu.benchmark import ladder_of
+    from octavo.kernels.gpu.benchmark import steps_of
     from octavo.kernels.gpu.measured import compiled, ladder
     from octavo.kernels.registry import NAMES, operation
 
-    steps = ladder_of(name)
+    steps = steps_of(name)
     if not steps:
-        have = ", ".join(one for one in NAMES if ladder_of(one))
+        have = ", ".join(one for one in NAMES if steps_of(one))
         raise ConfigError(f"{name} has no ladder; operations with one: {have or 'none'}")
     rows = [asdict(step) | {"compiled": compiled(name, step), "measured": ladder(name, step.backend)} for step in steps]
     if as_json:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from octavo.executor.flat import flatten
-from octavo.kernels.paged_attention.contract import AttentionBatch
+from octavo.kernels.paged_attention.batch import AttentionBatch
 from octavo.models.batch import ModelBatch
 from octavo.types import PlannedRequest
 

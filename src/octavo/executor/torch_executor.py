@@ -13,7 +13,7 @@ from torch import Tensor
 from octavo.executor.batch import build_batch, decodes_first
 from octavo.executor.isolation import run_isolated
 from octavo.executor.sampling.sampler import Sampler
-from octavo.kernels.paged_attention.contract import LayerCache
+from octavo.kernels.paged_attention.batch import LayerCache
 from octavo.models.batch import ModelBatch
 from octavo.types import Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octavo.kernels.operation import TOLERANCES, Case, Operation, Tolerance, results_of
+from octavo.kernels.operation import TOLERANCES, Inputs, Operation, Tolerance, results_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class Outcome:
         return not self.problem and self.error <= 1.0 and self.repeated
 
 
-def cases_of(name: str) -> tuple[Case, ...]:
-    """``CASES`` in ``kernels/<name>/cases.py``."""
-    found: tuple[Case, ...] = import_module(f"octavo.kernels.{name}.cases").CASES
+def inputs_of(name: str) -> tuple[Inputs, ...]:
+    """``INPUTS`` in ``kernels/<name>/inputs.py``."""
+    found: tuple[Inputs, ...] = import_module(f"octavo.kernels.{name}.inputs").INPUTS
     return found
 
 
-def run_case(op: Operation, backend: str, case: Case, seed: int, device: torch.device) -> Outcome:
+def check_against_reference(op: Operation, backend: str, case: Inputs, seed: int, device: torch.device) -> Outcome:
     """One case on one back end; an exception is an outcome as well."""
     try:
         first, arguments = _run(op, backend, case, seed, device)
@@ -49,7 +49,7 @@ def run_case(op: Operation, backend: str, case: Case, seed: int, device: torch.d
 
 
 def _run(
-    op: Operation, backend: str, case: Case, seed: int, device: torch.device
+    op: Operation, backend: str, case: Inputs, seed: int, device: torch.device
 ) -> tuple[list[Tensor], Mapping[str, Any]]:
     arguments = case.make(torch.Generator().manual_seed(seed), device)
     op.check(**arguments)
@@ -58,7 +58,7 @@ def _run(
     return results_of(arguments, returned, op.schema), arguments
 
 
-def _reference(op: Operation, arguments: Mapping[str, Any], case: Case, seed: int) -> list[Tensor]:
+def _reference(op: Operation, arguments: Mapping[str, Any], case: Inputs, seed: int) -> list[Tensor]:
     """On the CPU, from arguments made anew: the back end may have written to its own."""
     fresh = case.make(torch.Generator().manual_seed(seed), torch.device("cpu"))
     returned = op.reference(**fresh)

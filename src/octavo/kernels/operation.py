@@ -2,13 +2,13 @@
 
 An operation's folder holds
 
-    contract.py    what the arguments mean: the check that runs before any launch, and the fake (shapes without data)
+    checks.py    what the arguments mean: the check that runs before any launch, and the meta kernel (shapes without data)
     reference.py   the definition, in float64 and plain torch
     operation.py   ``OPERATION``: all of this in one place
-    cases.py       ``CASES``: inputs that every back end is held to
+    inputs.py       ``INPUTS``: inputs that every back end is held to
     bench.py       ``BENCHMARKS``: shapes to time, what they move and compute, whom they are compared with
     cpu.py, triton.py, cuda.py with its *.cu, native/: the back ends
-    ladder.py      ``LADDER``, where the way to the fast kernel is taught in steps
+    steps.py      ``STEPS``, where the way to the fast kernel is taught in steps
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Operation:
     """One operation, as ``torch.ops.octavo.<name>`` and for the room's own tools.
 
     ``schema``: torch.library's, without the name: ``(Tensor x, Tensor weight, float eps=1e-6) -> Tensor``; a tensor that is
-    written to is ``Tensor(a!)``. ``check`` and ``fake`` and every back end take exactly its arguments (many: see ``taking``).
+    written to is ``Tensor(a!)``. ``check`` and ``meta`` and every back end take exactly its arguments (many: see ``taking``).
     ``backends``: by name, ``module:function`` (loaded when first used). ``by_device``: which of them serves a device type.
     ``backward``: ``module:function`` that registers derivatives (called once with the operation's full name), if it has any.
     """
@@ -55,7 +55,7 @@ class Operation:
     schema: str
     summary: str  # one line: the formula, or what it is for
     check: Callable[..., None]
-    fake: Function
+    meta: Function
     reference: Function
     backends: Mapping[str, str]
     by_device: Mapping[str, str]
@@ -92,7 +92,7 @@ TOLERANCES: Mapping[torch.dtype, Tolerance] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Inputs:
     """Inputs that every back end has to get right.
 
     ``make(generator, device)`` returns the operation's arguments, fresh random data from the CPU ``generator``; what the
@@ -120,7 +120,7 @@ class Goal:
 class Benchmark:
     """One shape to time. ``moved_bytes`` and ``operations`` are what the task needs at least, not what a kernel spends.
 
-    ``make(generator, device)``: as in ``Case``; the data is random, never zeros (a GPU runs faster on zeros).
+    ``make(generator, device)``: as in ``Inputs``; the data is random, never zeros (a GPU runs faster on zeros).
     ``baselines``: by name, functions of the same arguments, which they get by name.
     """
 
@@ -134,8 +134,8 @@ class Benchmark:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step of an optimisation ladder (``LADDER`` in the operation's ``ladder.py``), against the step before it.
+class OptimisationStep:
+    """One step of an optimisation ladder (``STEPS`` in the operation's ``steps.py``), against the step before it.
 
     ``change``: what is done differently; ``prediction``: what should follow, with the arithmetic; written before measuring.
     ``backend``: the step's own name among the operation's back ends, so that it is checked and timed like any other.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from octavo.kernels.paged_attention.contract import AttentionBatch
+from octavo.kernels.paged_attention.batch import AttentionBatch
 
 
 @dataclass(frozen=True, slots=True)

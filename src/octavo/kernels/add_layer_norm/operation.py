@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.layer_norm.contract import check_add, fake_add
+from octavo.kernels.layer_norm.checks import check_add, meta_add
 from octavo.kernels.layer_norm.reference import add_layer_norm_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, Tensor residual, Tensor weight, Tensor? bias=None, float eps=1e-5) -> (Tensor, Tensor)",
     summary="layer_norm(x + residual), x + residual",
     check=check_add,
-    fake=fake_add,
+    meta=meta_add,
     reference=add_layer_norm_reference,
     backends={
         "torch": "octavo.kernels.layer_norm.cpu:add_layer_norm",

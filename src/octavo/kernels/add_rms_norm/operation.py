@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.rms_norm.contract import check_add, fake_add
+from octavo.kernels.rms_norm.checks import check_add, meta_add
 from octavo.kernels.rms_norm.reference import add_rms_norm_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, Tensor residual, Tensor weight, float eps=1e-6) -> (Tensor, Tensor)",
     summary="rms_norm(x + residual), x + residual",
     check=check_add,
-    fake=fake_add,
+    meta=meta_add,
     reference=add_rms_norm_reference,
     backends={
         "torch": "octavo.kernels.rms_norm.cpu:add_rms_norm",

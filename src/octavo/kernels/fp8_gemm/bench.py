@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.fp8_gemm.cases import Shape, make
+from octavo.kernels.fp8_gemm.inputs import Shape, make
 from octavo.kernels.matmul.shapes import MANY_ROWS, bf16_matmul, layers
 from octavo.kernels.operation import Benchmark, Goal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.fp8_gemm.contract import BLOCK
+from octavo.kernels.fp8_gemm.checks import BLOCK
 from octavo.kernels.fp8_gemm.reference import dequantize
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.fused_gemm.cases import make
 from octavo.kernels.fused_gemm.cpu import fused_gemm
+from octavo.kernels.fused_gemm.inputs import make
 from octavo.kernels.operation import Benchmark, Goal
 
 

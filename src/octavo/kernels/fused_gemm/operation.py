@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.fused_gemm.contract import check, fake
+from octavo.kernels.fused_gemm.checks import check, meta
 from octavo.kernels.fused_gemm.reference import fused_gemm_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema='(Tensor a, Tensor b, Tensor? bias=None, str activation="none") -> Tensor',
     summary="activation(a @ b + bias)",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=fused_gemm_reference,
     backends={
         "torch": "octavo.kernels.fused_gemm.cpu:fused_gemm",

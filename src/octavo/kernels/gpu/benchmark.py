@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octavo.kernels.compare import cases_of
+from octavo.kernels.compare import inputs_of
 from octavo.kernels.gpu.limits import Limits
 from octavo.kernels.gpu.timing import Timing, dispatch_overhead, measure, one_line
-from octavo.kernels.operation import Benchmark, Operation, Step, runs_on
+from octavo.kernels.operation import Benchmark, Operation, OptimisationStep, runs_on
 from octavo.kernels.registry import operation
 
 CPU_OPERATIONS, CPU_BYTES = 1 << 30, 1 << 25  # a CPU is asked for no more: seconds, not minutes
@@ -74,7 +74,7 @@ def benchmarks_of(name: str) -> tuple[Benchmark, ...]:
 
 def tiny_benchmarks(name: str) -> tuple[Benchmark, ...]:
     """A dry run's: the largest of the small cases, with whatever baselines need no compilation."""
-    cases = [case for case in cases_of(name) if case.small]
+    cases = [case for case in inputs_of(name) if case.small]
     sizes = [
         _bytes_of(list(case.make(torch.Generator().manual_seed(SEED), torch.device("cpu")).values())) for case in cases
     ]
@@ -90,9 +90,9 @@ def tiny_benchmarks(name: str) -> tuple[Benchmark, ...]:
     )
 
 
-def ladder_of(name: str) -> tuple[Step, ...]:
-    """``LADDER`` in ``kernels/<name>/ladder.py``; empty for an operation that has none."""
-    found: tuple[Step, ...] = _part_of(name, "ladder", "LADDER")
+def steps_of(name: str) -> tuple[OptimisationStep, ...]:
+    """``STEPS`` in ``kernels/<name>/steps.py``; empty for an operation that has none."""
+    found: tuple[OptimisationStep, ...] = _part_of(name, "ladder", "STEPS")
     return found
 
 
@@ -109,7 +109,7 @@ def _part_of(name: str, file: str, constant: str) -> Any:
 def timed_backends(op: Operation, device: torch.device) -> list[str]:
     """The one that serves ``device`` first, then the others that run there; not the steps of a ladder that lead to them."""
     serves = op.by_device.get(device.type, "torch")
-    steps = {step.backend for step in ladder_of(op.name)}
+    steps = {step.backend for step in steps_of(op.name)}
     others = [name for name in op.backends if device.type in runs_on(name) and name not in steps]
     return list(dict.fromkeys([serves, *others]))
 
@@ -179,7 +179,7 @@ def _goals(benchmark: Benchmark, row: Row, limits: Limits) -> tuple[GoalReached,
 
 def overhead(name: str, device: torch.device) -> dict[str, float]:
     """Seconds to issue one call on the smallest case: the operation, its back end without check and dispatcher, the check."""
-    op, case = operation(name), next(case for case in cases_of(name) if case.small)
+    op, case = operation(name), next(case for case in inputs_of(name) if case.small)
     arguments = case.make(torch.Generator().manual_seed(SEED), device)
     from octavo.kernels.library import public
 
@@ -201,7 +201,7 @@ def run_operation(name: str, limits: Limits, device: torch.device, tiny: bool = 
 
 def run_ladder(name: str, limits: Limits, device: torch.device, tiny: bool = False) -> Iterator[Row]:
     """All steps of the operation's ladder beside each other, on each shape."""
-    steps = [step.backend for step in ladder_of(name)]
+    steps = [step.backend for step in steps_of(name)]
     for benchmark in tiny_benchmarks(name) if tiny else benchmarks_of(name):
         yield run_benchmark(name, benchmark, limits, device, steps if device.type == "cuda" else None)
 

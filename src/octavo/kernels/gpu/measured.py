@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from octavo.kernels.operation import Step
+    from octavo.kernels.operation import OptimisationStep
 
 FILE = Path(__file__).parent / "measured.json"
 
@@ -59,7 +59,7 @@ def ladder(name: str, backend: str, file: Path = FILE) -> list[str]:
     ]
 
 
-def compiled(name: str, step: Step) -> list[str]:
+def compiled(name: str, step: OptimisationStep) -> list[str]:
     """What the compiler gave a ladder's step on Hopper, a line for each variant, from ``budget.json``: no GPU is needed for it.
 
     A multiprocessor has 65,536 registers, given out 8 at a time to each of a warp's 32 threads; it holds 64 warps, 32

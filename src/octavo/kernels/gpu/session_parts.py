@@ -36,15 +36,15 @@ def small_cases(options: Options, task: str) -> dict[str, Any]:
 def _check(options: Options, name: str, small: bool, ours: bool = False) -> dict[str, Any]:
     import torch
 
-    from octavo.kernels.compare import cases_of, run_case
+    from octavo.kernels.compare import check_against_reference, inputs_of
     from octavo.kernels.operation import runs_on
 
     op, device, rows, failures = operation(name), torch.device(options.device), {}, []
     for backend in op.backends:
         if options.device not in runs_on(backend) or (ours and backend == "torch" and options.device == "cuda"):
             continue
-        cases = [case for case in cases_of(name) if case.small or not small]
-        outcomes = [run_case(op, backend, case, SEED, device) for case in cases]
+        cases = [case for case in inputs_of(name) if case.small or not small]
+        outcomes = [check_against_reference(op, backend, case, SEED, device) for case in cases]
         failures += [asdict(one) for one in outcomes if not one.passed]
         passed = [one for one in outcomes if one.passed]
         worst = max((one.error for one in passed), default=0.0)
@@ -92,9 +92,9 @@ def _limits(options: Options) -> Limits:
 
 def with_ladder(names: Sequence[str]) -> list[str]:
     """Operations that have one."""
-    from octavo.kernels.gpu.benchmark import ladder_of
+    from octavo.kernels.gpu.benchmark import steps_of
 
-    return [name for name in names if ladder_of(name)]
+    return [name for name in names if steps_of(name)]
 
 
 def ladder(options: Options, name: str) -> dict[str, Any]:

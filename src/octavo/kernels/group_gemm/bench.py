@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from octavo.kernels.group_gemm.cases import make
+from octavo.kernels.group_gemm.inputs import make
 from octavo.kernels.operation import Benchmark, Goal
 
 # by name: experts, experts of a token, outputs, inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.group_gemm.contract import check, fake
+from octavo.kernels.group_gemm.checks import check, meta
 from octavo.kernels.group_gemm.reference import group_gemm_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor a, Tensor b, Tensor offsets) -> Tensor",
     summary="a[t] @ b[e].T for the rows of each expert, which are neighbours",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=group_gemm_reference,
     backends={
         "torch": "octavo.kernels.group_gemm.cpu:group_gemm",

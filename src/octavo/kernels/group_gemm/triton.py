@@ -16,7 +16,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import dot, num_sms
 from octavo.kernels.gpu.tuning import Config, choose
-from octavo.kernels.group_gemm.contract import fake
+from octavo.kernels.group_gemm.checks import meta
 from octavo.kernels.matmul.tiles import has_accelerator
 from octavo.kernels.matmul.triton import tile_at
 
@@ -77,7 +77,7 @@ def _group_gemm(
 
 def group_gemm(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     """``a``: ``[T, K]``, ``b``: ``[E, N, K]``, ``offsets``: ``[E + 1]`` -> ``[T, N]``."""
-    out = fake(a, b, offsets)
+    out = meta(a, b, offsets)
     (rows, size), (experts, columns, _) = a.shape, b.shape
     if not out.numel():
         return out

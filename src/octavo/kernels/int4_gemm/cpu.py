@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from octavo.kernels.int4_gemm.contract import dequantize
+from octavo.kernels.int4_gemm.checks import dequantize
 
 
 def int4_gemm(x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, group: int) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import INTERPRETED, dot, num_sms
 from octavo.kernels.gpu.tuning import Config, choose
-from octavo.kernels.int4_gemm.contract import HALF, fake
+from octavo.kernels.int4_gemm.checks import HALF, meta
 from octavo.kernels.matmul.triton import sum_splits, tile_at
 
 DEQUANTIZE_ROWS = 1024
@@ -144,7 +144,7 @@ def _dequantize(packed, scale, minimum, out, size, num_groups, SIZE: tl.constexp
 
 def int4_gemm(x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, group: int) -> Tensor:
     """``x``: ``[M, K]`` -> ``[M, N]`` of its dtype."""
-    out = fake(x, packed, scale, minimum, group)
+    out = meta(x, packed, scale, minimum, group)
     (rows, size), columns = x.shape, packed.shape[0]
     if not out.numel():
         return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.int8_gemm.contract import check, fake
+from octavo.kernels.int8_gemm.checks import check, meta
 from octavo.kernels.int8_gemm.reference import int8_gemm_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, ScalarType? dtype=None) -> Tensor",
     summary="a @ b.T of int8 matrices, exact sums, scales per row",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=int8_gemm_reference,
     backends={
         "torch": "octavo.kernels.int8_gemm.cpu:int8_gemm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.layer_norm.contract import check, fake
+from octavo.kernels.layer_norm.checks import check, meta
 from octavo.kernels.layer_norm.reference import layer_norm_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, Tensor weight, Tensor? bias=None, float eps=1e-5) -> Tensor",
     summary="(x - mean(x)) / sqrt(var(x) + eps) * weight + bias",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=layer_norm_reference,
     backends={
         "torch": "octavo.kernels.layer_norm.cpu:layer_norm",

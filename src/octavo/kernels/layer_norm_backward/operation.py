@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.layer_norm.contract import check_backward, fake_backward
+from octavo.kernels.layer_norm.checks import check_backward, meta_backward
 from octavo.kernels.layer_norm.reference import layer_norm_backward_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor grad, Tensor x, Tensor weight, float eps=1e-5, Tensor? grad_sum=None) -> (Tensor, Tensor, Tensor)",
     summary="derivatives of sum(grad * layer_norm(x)) + sum(grad_sum * x) by x, weight and bias",
     check=check_backward,
-    fake=fake_backward,
+    meta=meta_backward,
     reference=layer_norm_backward_reference,
     backends={
         "torch": "octavo.kernels.layer_norm.cpu:layer_norm_backward",

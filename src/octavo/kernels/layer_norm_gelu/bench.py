@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.kernels.layer_norm_gelu.cases import make
+from octavo.kernels.layer_norm_gelu.inputs import make
 from octavo.kernels.operation import Benchmark, Goal
 
 

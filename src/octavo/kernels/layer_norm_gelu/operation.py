@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.layer_norm_gelu.contract import check, fake
+from octavo.kernels.layer_norm_gelu.checks import check, meta
 from octavo.kernels.layer_norm_gelu.reference import layer_norm_gelu_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema='(Tensor x, Tensor weight, Tensor bias, float eps=1e-05, str approximate="none") -> Tensor',
     summary="gelu(layer_norm(x))",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=layer_norm_gelu_reference,
     backends={
         "torch": "octavo.kernels.layer_norm_gelu.cpu:layer_norm_gelu",

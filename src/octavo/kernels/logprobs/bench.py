@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from octavo.kernels.logprobs.cases import make
+from octavo.kernels.logprobs.inputs import make
 from octavo.kernels.operation import Benchmark
 from octavo.kernels.sampling.bench import VOCABULARY
-from octavo.kernels.sampling.cases import Rows
 from octavo.kernels.sampling.cpu import logprobs
+from octavo.kernels.sampling.inputs import Rows
 
 BENCHMARKS = tuple(
     Benchmark(

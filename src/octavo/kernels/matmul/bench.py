@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from octavo.kernels.matmul.cases import make
+from octavo.kernels.matmul.inputs import make
 from octavo.kernels.matmul.shapes import MANY_ROWS, layers
 from octavo.kernels.operation import Benchmark, Goal
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.kernels.matmul.contract import check, fake
+from octavo.kernels.matmul.checks import check, meta
 from octavo.kernels.matmul.reference import matmul_reference
 from octavo.kernels.operation import Operation
 
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor a, Tensor b) -> Tensor",
     summary="a @ b, summed in float32",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=matmul_reference,
     backends={
         "torch": "octavo.kernels.matmul.cpu:matmul",

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from octavo.kernels.operation import Benchmark, Function, Goal
-from octavo.kernels.paged_attention.contract import FP8
+from octavo.kernels.paged_attention.checks import FP8
 from octavo.kernels.paged_attention.cpu import paged_attention
 
 BF16_TFLOPS = 790  # of a large matrix product on an H200, random data

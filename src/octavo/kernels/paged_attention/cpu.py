@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.contract import LayerCache, PagedAttention
+from octavo.kernels.paged_attention.batch import LayerCache
+from octavo.kernels.paged_attention.checks import PagedAttention
 from octavo.kernels.paged_attention.plan import (
     AttentionPlan,
     DecodeGroup,

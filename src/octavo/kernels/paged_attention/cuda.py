@@ -15,7 +15,7 @@ from octavo.kernels.gpu.module import CudaAhead, Kernel, num_multiprocessors
 from octavo.kernels.gpu.nvrtc import CudaSource
 from octavo.kernels.gpu.types import rows_aligned, type_name
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.contract import PagedAttention
+from octavo.kernels.paged_attention.checks import PagedAttention
 
 THREADS = 128
 TOKENS = 4  # that a lane has under way; half of them from an fp8 cache, whose packs hold twice the elements

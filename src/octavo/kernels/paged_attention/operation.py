@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.paged_attention.contract import check, fake
+from octavo.kernels.paged_attention.checks import check, meta
 from octavo.kernels.paged_attention.reference import paged_attention_reference
 
 OPERATION = Operation(
@@ -13,7 +13,7 @@ OPERATION = Operation(
     "Tensor? value_scale=None, int split_tokens=0, bool debug=False) -> Tensor",
     summary="softmax(scale * q k) v of ragged queries over a paged cache: decode and prefill in one contract",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=paged_attention_reference,
     backends={
         "torch": "octavo.kernels.paged_attention.cpu:paged_attention",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octavo.kernels.paged_attention.contract import AttentionBatch, LayerCache
+from octavo.kernels.paged_attention.batch import AttentionBatch, LayerCache
 
 CALL_COST_BYTES = 400_000  # what one more group costs in fixed overhead, as bytes gathered in the same time
 TILE_BYTES = 4 << 20  # keys and values gathered at once: they are read again at once, while caches still hold them

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.contract import AttentionBatch, LayerCache, PagedAttention
+from octavo.kernels.paged_attention.batch import AttentionBatch, LayerCache
+from octavo.kernels.paged_attention.checks import PagedAttention
 
 
 def write_kv_reference(k: Tensor, v: Tensor, cache: LayerCache, slots: Tensor) -> None:

@@ -26,7 +26,7 @@ from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import has_native_e4m3, num_sms
 from octavo.kernels.gpu.tuning import Config, choose
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.contract import FP8, PagedAttention
+from octavo.kernels.paged_attention.checks import FP8, PagedAttention
 from octavo.kernels.paged_attention.triton_kernels import decode, merge, prefill
 
 LONGEST_PIECE = (

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from octavo.kernels.operation import Benchmark
-from octavo.kernels.penalties.cases import make
+from octavo.kernels.penalties.inputs import make
 from octavo.kernels.sampling.bench import VOCABULARY
 from octavo.kernels.sampling.cpu import penalties
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.sampling.contract import check_penalties, fake_penalties
+from octavo.kernels.sampling.checks import check_penalties, meta_penalties
 from octavo.kernels.sampling.reference import penalties_reference
 
 OPERATION = Operation(
@@ -12,7 +12,7 @@ OPERATION = Operation(
     "Tensor frequency) -> ()",
     summary="x / r if x > 0 else x * r, then - frequency * count - presence * (count > 0), for the tokens listed",
     check=check_penalties,
-    fake=fake_penalties,
+    meta=meta_penalties,
     reference=penalties_reference,
     backends={"torch": "octavo.kernels.sampling.cpu:penalties", "triton": "octavo.kernels.sampling.triton:penalties"},
     by_device={"cpu": "torch", "cuda": "triton"},

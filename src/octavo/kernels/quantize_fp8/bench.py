@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import Benchmark, Function, Goal
-from octavo.kernels.quantize_fp8.cases import make
+from octavo.kernels.quantize_fp8.inputs import make
 
 
 def _eager(x: Tensor, group: int) -> tuple[Tensor, Tensor]:

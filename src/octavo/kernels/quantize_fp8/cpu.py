@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.kernels.quantize_fp8.contract import DTYPE, LARGEST, SMALLEST_GROUP, scale_shape
+from octavo.kernels.quantize_fp8.checks import DTYPE, LARGEST, SMALLEST_GROUP, scale_shape
 
 
 def scaled(x: Tensor, group: int, largest: float) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.quantize_fp8.contract import check, fake
+from octavo.kernels.quantize_fp8.checks import check, meta
 from octavo.kernels.quantize_fp8.reference import quantize_fp8_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, int group=0) -> (Tensor, Tensor)",
     summary="x ~ scale * q with q in e4m3, a scale per row or per group of a row",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=quantize_fp8_reference,
     backends={
         "torch": "octavo.kernels.quantize_fp8.cpu:quantize_fp8",

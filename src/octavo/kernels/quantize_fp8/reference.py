@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.kernels.quantize_fp8.contract import LARGEST, SMALLEST_GROUP
+from octavo.kernels.quantize_fp8.checks import LARGEST, SMALLEST_GROUP
 
 
 def quantize_reference(x: Tensor, group: int, largest: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import has_native_e4m3, to_e4m3
-from octavo.kernels.quantize_fp8.contract import LARGEST, SMALLEST_GROUP, fake
+from octavo.kernels.quantize_fp8.checks import LARGEST, SMALLEST_GROUP, meta
 
 LONGEST = 16384  # elements of a row that stay in registers
 CHUNK = 4096  # elements to a program when there are several groups in a row
@@ -83,7 +83,7 @@ def _quantize(
 
 def quantize_fp8(x: Tensor, group: int = 0) -> tuple[Tensor, Tensor]:
     """``x``: ``[..., K]`` -> ``q`` e4m3 of its shape, ``scale`` float32 ``[...]`` or ``[..., ceil(K / group)]``."""
-    q, scale = fake(x, group)
+    q, scale = meta(x, group)
     launch(x, group, q if has_native_e4m3(q.device) else q.view(torch.uint8), scale, LARGEST)
     return q, scale
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.quantize_fp8.reference import quantize_reference
-from octavo.kernels.quantize_int8.contract import LARGEST
+from octavo.kernels.quantize_int8.checks import LARGEST
 
 
 def quantize_int8_reference(x: Tensor, group: int = 0) -> tuple[Tensor, Tensor]:

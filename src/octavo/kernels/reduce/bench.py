@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from octavo.kernels.operation import Benchmark, Goal
-from octavo.kernels.reduce.cases import make
 from octavo.kernels.reduce.cub import cub_sum
+from octavo.kernels.reduce.inputs import make
 
 
 def _benchmark(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> Benchmark:

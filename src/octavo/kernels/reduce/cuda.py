@@ -30,27 +30,27 @@ def _kernel(entry: str, dtype: torch.dtype) -> Kernel:
 
 
 def interleaved(x: Tensor, last: bool = False) -> Tensor:
-    """Step 1: the tree of a textbook."""
+    """OptimisationStep 1: the tree of a textbook."""
     return _one_each("reduce_interleaved", x, last)
 
 
 def sequential(x: Tensor, last: bool = False) -> Tensor:
-    """Step 2: the tree from the other end."""
+    """OptimisationStep 2: the tree from the other end."""
     return _one_each("reduce_sequential", x, last)
 
 
 def strided(x: Tensor, last: bool = False) -> Tensor:
-    """Step 3: many elements a thread."""
+    """OptimisationStep 3: many elements a thread."""
     return _many_each("reduce_strided", x, last, 4 * THREADS)
 
 
 def shuffle(x: Tensor, last: bool = False) -> Tensor:
-    """Step 4: warp shuffles."""
+    """OptimisationStep 4: warp shuffles."""
     return _many_each("reduce_shuffle", x, last, 4 * THREADS)
 
 
 def packs(x: Tensor, last: bool = False) -> Tensor:
-    """Step 5: 16-byte loads, several in flight; a warp for a short row."""
+    """OptimisationStep 5: 16-byte loads, several in flight; a warp for a short row."""
     rows, size = _rows(x, last)
     if size > SHORT or not rows:
         return _many_each("reduce_packs", x, last, PACKS * THREADS * 16 // x.element_size())

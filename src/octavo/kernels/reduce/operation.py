@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.reduce.contract import check, fake
+from octavo.kernels.reduce.checks import check, meta
 from octavo.kernels.reduce.reference import reduce_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, bool last=False) -> Tensor",
     summary="the sum of x, or of each of its rows",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=reduce_reference,
     backends={
         "torch": "octavo.kernels.reduce.cpu:reduce",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octavo.kernels.operation import Benchmark, Function, Goal
-from octavo.kernels.rms_norm.cases import Shape
+from octavo.kernels.rms_norm.inputs import Shape
 
 SIZES = ((16, 4096), (4096, 4096), (32768, 8192))
 

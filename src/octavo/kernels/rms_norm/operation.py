@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.rms_norm.contract import check, fake
+from octavo.kernels.rms_norm.checks import check, meta
 from octavo.kernels.rms_norm.reference import rms_norm_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, Tensor weight, float eps=1e-6) -> Tensor",
     summary="x / sqrt(mean(x^2) + eps) * weight",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=rms_norm_reference,
     backends={
         "torch": "octavo.kernels.rms_norm.cpu:rms_norm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.rms_norm.contract import check_backward, fake_backward
+from octavo.kernels.rms_norm.checks import check_backward, meta_backward
 from octavo.kernels.rms_norm.reference import rms_norm_backward_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor grad, Tensor x, Tensor weight, float eps=1e-6, Tensor? grad_sum=None) -> (Tensor, Tensor)",
     summary="derivatives of sum(grad * rms_norm(x)) + sum(grad_sum * x) by x and by weight",
     check=check_backward,
-    fake=fake_backward,
+    meta=meta_backward,
     reference=rms_norm_backward_reference,
     backends={
         "torch": "octavo.kernels.rms_norm.cpu:rms_norm_backward",

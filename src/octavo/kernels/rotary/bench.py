@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import Benchmark, Goal
-from octavo.kernels.rotary.cases import Shape
 from octavo.kernels.rotary.cpu import turned
+from octavo.kernels.rotary.inputs import Shape
 
 ROWS = (16, 4096, 32768)
 

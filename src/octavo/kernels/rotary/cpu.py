@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.contract import FP8
-from octavo.kernels.rotary.contract import RotaryAngles, RotaryWriteKV
+from octavo.kernels.paged_attention.checks import FP8
+from octavo.kernels.rotary.checks import RotaryAngles, RotaryWriteKV
 
 FP8_MAX = 448.0
 

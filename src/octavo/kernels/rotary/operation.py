@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.rotary.contract import check, fake
+from octavo.kernels.rotary.checks import check, meta
 from octavo.kernels.rotary.reference import turned_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor x, Tensor cos, Tensor sin) -> Tensor",
     summary="pairs (x[d], x[d + R/2]) turned by their angles (half-split layout)",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=turned_reference,
     backends={"torch": "octavo.kernels.rotary.cpu:turned", "triton": "octavo.kernels.rotary.triton:rotary"},
     by_device={"cpu": "torch", "cuda": "triton"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.rotary.contract import RotaryWriteKV
+from octavo.kernels.rotary.checks import RotaryWriteKV
 
 
 def rotary_reference(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from torch import Tensor
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import to_e4m3
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.contract import FP8
-from octavo.kernels.rotary.contract import RotaryWriteKV
+from octavo.kernels.paged_attention.checks import FP8
+from octavo.kernels.rotary.checks import RotaryWriteKV
 
 TILE = 2048  # elements a program
 

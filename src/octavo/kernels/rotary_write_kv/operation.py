@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.rotary.contract import check_write_kv, fake_write_kv
+from octavo.kernels.rotary.checks import check_write_kv, meta_write_kv
 from octavo.kernels.rotary.reference import rotary_write_kv_reference
 
 OPERATION = Operation(
@@ -12,7 +12,7 @@ OPERATION = Operation(
     "Tensor? key_scale=None, Tensor? value_scale=None) -> Tensor",
     summary="rotary(q); rotary(k) and v into their slots of the paged cache",
     check=check_write_kv,
-    fake=fake_write_kv,
+    meta=meta_write_kv,
     reference=rotary_write_kv_reference,
     backends={
         "torch": "octavo.kernels.rotary.cpu:rotary_write_kv",

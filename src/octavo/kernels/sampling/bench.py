@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Benchmark
-from octavo.kernels.sampling.cases import Rows
 from octavo.kernels.sampling.cpu import sampling
+from octavo.kernels.sampling.inputs import Rows
 
 VOCABULARY = 128256
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.sampling.contract import GREEDY_BELOW, Penalties, Sampling
+from octavo.kernels.sampling.checks import GREEDY_BELOW, Penalties, Sampling
 
 
 def _signed(number: int) -> int:

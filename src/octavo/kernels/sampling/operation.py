@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.sampling.contract import check, fake
+from octavo.kernels.sampling.checks import check, meta
 from octavo.kernels.sampling.reference import sampling_reference
 
 OPERATION = Operation(
@@ -12,7 +12,7 @@ OPERATION = Operation(
     "-> Tensor",
     summary="a token from each row's softmax, cut by top_k, min_p and top_p, by the number of (seed, position)",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=sampling_reference,
     backends={"torch": "octavo.kernels.sampling.cpu:sampling", "triton": "octavo.kernels.sampling.triton:sampling"},
     by_device={"cpu": "torch", "cuda": "triton"},

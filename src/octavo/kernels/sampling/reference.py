@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.sampling.contract import GREEDY_BELOW, Penalties, Sampling
+from octavo.kernels.sampling.checks import GREEDY_BELOW, Penalties, Sampling
 
 GAMMA, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 

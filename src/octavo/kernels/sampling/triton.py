@@ -18,7 +18,7 @@ from torch import Tensor
 
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.operation import taking
-from octavo.kernels.sampling.contract import GREEDY_BELOW, Penalties, Sampling
+from octavo.kernels.sampling.checks import GREEDY_BELOW, Penalties, Sampling
 
 TILE = 2048
 NUM_WARPS = 16

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import Benchmark, Function, Goal
-from octavo.kernels.silu_mul.cases import Shape
 from octavo.kernels.silu_mul.cpu import gated
+from octavo.kernels.silu_mul.inputs import Shape
 
 SIZES = ((16, 14336, "silu"), (4096, 14336, "silu"), (16384, 14336, "silu"), (8192, 10752, "gelu_tanh"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.silu_mul.contract import check, fake
+from octavo.kernels.silu_mul.checks import check, meta
 from octavo.kernels.silu_mul.reference import gated_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema='(Tensor x, str act="silu") -> Tensor',
     summary="act(gate) * up, where x holds the gates, then the ups; act: silu or gelu_tanh",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=gated_reference,
     backends={"torch": "octavo.kernels.silu_mul.cpu:gated", "triton": "octavo.kernels.silu_mul.triton:silu_mul"},
     by_device={"cpu": "torch", "cuda": "triton"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.silu_mul.contract import check_backward, fake_backward
+from octavo.kernels.silu_mul.checks import check_backward, meta_backward
 from octavo.kernels.silu_mul.reference import gated_backward_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema='(Tensor grad, Tensor x, str act="silu") -> Tensor',
     summary="the derivative of sum(grad * silu_mul(x)) by x",
     check=check_backward,
-    fake=fake_backward,
+    meta=meta_backward,
     reference=gated_backward_reference,
     backends={
         "torch": "octavo.kernels.silu_mul.cpu:gated_backward",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from octavo.kernels.operation import Benchmark, Goal
-from octavo.kernels.vector_add.cases import make
+from octavo.kernels.vector_add.inputs import make
 
 
 def _benchmark(count: int, dtype: torch.dtype) -> Benchmark:

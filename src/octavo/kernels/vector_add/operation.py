@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.kernels.operation import Operation
-from octavo.kernels.vector_add.contract import check, fake
+from octavo.kernels.vector_add.checks import check, meta
 from octavo.kernels.vector_add.reference import vector_add_reference
 
 OPERATION = Operation(
@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor a, Tensor b) -> Tensor",
     summary="a + b",
     check=check,
-    fake=fake,
+    meta=meta,
     reference=vector_add_reference,
     backends={
         "torch": "octavo.kernels.vector_add.cpu:vector_add",

@@ -1,0 +1,7 @@
+"""The inputs of ``quantize_fp8``."""
+
+from __future__ import annotations
+
+from octavo.kernels.quantize_fp8.inputs import INPUTS
+
+__all__ = ["INPUTS"]
