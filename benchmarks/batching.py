@@ -9,7 +9,7 @@ from typing import Any
 
 from octavo import LLM, SamplingParams
 from octavo.config import DEFAULT_MODEL
-from octavo.models.catalogue import resolve
+from octavo.models.registry import find_model
 from record import show, spread
 
 ROUNDS = 3
@@ -82,7 +82,7 @@ def transformers_static() -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    path = resolve(DEFAULT_MODEL).path
+    path = find_model(DEFAULT_MODEL).path
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None  # fixed lengths
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import LLM, SamplingParams
-from octavo.models.catalogue import resolve
+from octavo.models.registry import find_model
 
 PROMPTS = (
     "Once upon a time", "The capital of France is", "def fibonacci(n):", "Water boils at", "The three laws of motion are",
@@ -35,7 +35,7 @@ def _compare(model: str) -> dict[str, Any]:
     params = SamplingParams(max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True, logprobs=1)
     with LLM(model, dtype="float32", kv_dtype="float32") as llm:
         outputs = llm.generate(PROMPTS, params)
-    path = resolve(model).path
+    path = find_model(model).path
     reference = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     differences: list[float] = []
     disagreements: list[float] = []

@@ -25,10 +25,10 @@ from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.kernels.native import structs
 from octavo.kernels.native.library import kernel_table, load
 from octavo.kernels.paged_attention import LayerCache
-from octavo.models.catalogue import resolve
 from octavo.models.dequantize import usable_cores
 from octavo.models.load import load_model, load_packed
 from octavo.models.packed import PackedModel
+from octavo.models.registry import find_model
 from octavo.models.transformer import Transformer
 from octavo.text.tokenizer import load_tokenizer
 from octavo.types import PlannedRequest, Request, SamplingParams
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    path = resolve(options.model).path
+    path = find_model(options.model).path
     tokens = load_tokenizer(path).encode(options.text.read_text(encoding="utf-8"))
     windows = [tokens[i * WINDOW : (i + 1) * WINDOW] for i in range(min(options.windows, len(tokens) // WINDOW))]
     packed = load_packed(path, options.weights)

@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from octavo.bench.statistics.effect import ratio_interval
 from octavo.bench.traces import read_trace
 from octavo.scheduler.classes import ServiceClasses
-from octavo.simulator.bound import most_kept
 from octavo.simulator.compare import figures
 from octavo.simulator.machine import find_machine
 from octavo.simulator.replay import Setup
 from octavo.simulator.sweep import knee, sweep
 from octavo.simulator.traffic import Arrival, Mix, arrivals_of
+from octavo.simulator.upper_bound import most_kept
 from octavo.types import ServiceClass
 from record import commit
 

@@ -21,17 +21,17 @@ from typing import Any
 
 from octavo.bench.statistics.effect import ratio_interval
 from octavo.config import DEFAULT_MODEL, EngineConfig
-from octavo.engine.admission import RequestDefaults
 from octavo.engine.build import build_engine
 from octavo.engine.core import Engine
+from octavo.engine.submission import RequestDefaults
 from octavo.kvcache.cache import KVCache
-from octavo.models.catalogue import resolve
+from octavo.models.registry import find_model
 from octavo.scheduler.classes import ServiceClasses
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.step_time import StepLoad, StepTimeForecast
-from octavo.simulator.books import Ended, quantile
+from octavo.simulator.accounting import Ended, quantile
 from octavo.simulator.machine import Machine
 from octavo.simulator.replay import Setup, replay
 from octavo.simulator.traffic import Arrival
@@ -124,7 +124,7 @@ def run_engine(engine: Engine, arrivals: list[Arrival], run: str, classes: Servi
 def build() -> Rig:
     """Load the model once, measure what the machine can do, and promise accordingly."""
     config = EngineConfig(policy="fcfs", max_num_running=SLOTS, prefix_cache=False)
-    built = build_engine(config, DEFAULT_MODEL, resolve(DEFAULT_MODEL).path, frozenset())
+    built = build_engine(config, DEFAULT_MODEL, find_model(DEFAULT_MODEL).path, frozenset())
     settings, first = built.resolution.config, built.engine
 
     def engine(policy: str, classes: ServiceClasses) -> tuple[Engine, Forecast]:

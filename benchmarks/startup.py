@@ -16,14 +16,14 @@ import httpx
 import psutil
 
 from octavo.config import DEFAULT_MODEL
-from octavo.models.catalogue import resolve
+from octavo.models.registry import find_model
 from record import show, spread
 
 ROUNDS = 3
 
 
 def run() -> dict[str, Any]:
-    resolve(DEFAULT_MODEL)  # fetched before: a download is not a start
+    find_model(DEFAULT_MODEL)  # fetched before: a download is not a start
     rounds = [_round() for _ in range(ROUNDS)]
     return {name: spread([figures[name] for figures in rounds]) for name in rounds[0]}
 

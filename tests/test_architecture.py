@@ -211,9 +211,9 @@ def test_the_wheel_holds_everything(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
         "import octavo, octavo.cli.main\n"
-        "from octavo.models.catalogue import catalogue\n"
+        "from octavo.models.registry import model_registry\n"
         f"assert octavo.__file__.startswith({str(wheel)!r}), octavo.__file__\n"
-        "print(octavo.__version__, len(catalogue().entries), octavo.cli.main.run(['serve', '--help']))\n"
+        "print(octavo.__version__, len(model_registry().entries), octavo.cli.main.run(['serve', '--help']))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"\d+\.\d+\.\d+ \d+ 0", done.stdout.splitlines()[-1])

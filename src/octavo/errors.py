@@ -180,7 +180,7 @@ class ModelError(OctavoError):
 
 
 class ModelNotFoundError(ModelError):
-    """No catalogue entry, folder, file or hub repository of this name."""
+    """No model registry entry, folder, file or hub repository of this name."""
 
     code = "model_not_found"
 
@@ -193,7 +193,7 @@ class DownloadError(ModelError):
 
 
 class ChecksumError(DownloadError):
-    """What was fetched is not what the catalogue promises."""
+    """What was fetched is not what the model registry promises."""
 
     code = "checksum_mismatch"
 

@@ -279,10 +279,10 @@ def test_words_are_calibrated() -> None:
 
 @pytest.mark.real_model
 def test_a_word_is_a_token_of_the_default_model() -> None:
-    from octavo.models.catalogue import resolve
+    from octavo.models.registry import find_model
     from octavo.text.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(resolve("smollm2-135m-instruct").path)
+    tokenizer = load_tokenizer(find_model("smollm2-135m-instruct").path)
     assert calibrate(lambda text: len(tokenizer.encode(text))) == pytest.approx(1.0, abs=0.01)
 
 

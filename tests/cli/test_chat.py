@@ -16,7 +16,7 @@ import pytest
 from octavo.cli.chat import Conversation, Message
 from octavo.cli.interrupt import Interrupt
 from octavo.cli.main import EXIT_USAGE, run
-from octavo.cli.remote import RemoteChat, RemoteError
+from octavo.cli.remote_chat import RemoteChat, RemoteError
 from octavo.errors import ConfigError, InvalidRequestError, RequestFailedError
 from octavo.types import SamplingParams
 

@@ -14,7 +14,7 @@ from octavo.cli.output import FetchProgress, format_bytes, format_count
 from octavo.config import DEFAULT_MODEL
 from octavo.hardware import GPU, Hardware
 from octavo.kernels.native import build, library
-from octavo.models.catalogue import catalogue
+from octavo.models.registry import model_registry
 from support.native_library import needs_native
 
 
@@ -53,10 +53,10 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def test_list_as_json_is_the_catalogue(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_as_json_is_the_model_registry(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [entry.name for entry in catalogue().entries]
+    assert [row["name"] for row in rows] == [entry.name for entry in model_registry().entries]
     assert not any(row["fetched"] for row in rows)
     assert all(row["licence"] and row["source"] for row in rows)
 
@@ -64,7 +64,7 @@ def test_list_as_json_is_the_catalogue(empty_cache: Path, capsys: pytest.Capture
 def test_list_in_a_pipe_keeps_a_row_on_a_line(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "list"]) == 0
     text = capsys.readouterr().out
-    assert len(text.splitlines()) == 1 + len(catalogue().entries)
+    assert len(text.splitlines()) == 1 + len(model_registry().entries)
     assert f"{DEFAULT_MODEL} (default)" in text
     assert "\x1b" not in text
 

@@ -101,7 +101,7 @@ def test_the_library_facade_is_lazy() -> None:
 
 
 def test_the_server_process_never_imports_torch() -> None:
-    loaded = imported_by("import octavo.cli.serve, octavo.server.run, octavo.models.catalogue, octavo.text.tokenizer")
+    loaded = imported_by("import octavo.cli.serve, octavo.server.run, octavo.models.registry, octavo.text.tokenizer")
     assert "torch" not in loaded
     assert "transformers" not in loaded
 

@@ -6,8 +6,8 @@ import psutil
 
 from octavo.config import EngineConfig
 from octavo.engine.client import ProcessEngineClient
-from octavo.engine.launch import Spawned, spawn
 from octavo.engine.messages import ModelSource, Start
+from octavo.engine.process_handle import Spawned, spawn
 from support.engine_client import STAND_IN_COMMAND, collect, running, submission
 
 

@@ -206,7 +206,7 @@ def test_the_boundary_imports_no_heavy_packages():
 
 
 def test_the_real_program_is_what_the_client_starts():
-    from octavo.engine.launch import ENGINE_COMMAND
+    from octavo.engine.process_handle import ENGINE_COMMAND
 
     ours, theirs = socket.socketpair()
     with ours, theirs:

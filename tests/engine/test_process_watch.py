@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from octavo.engine.watch import MAX_BACKOFF_S, ProgressWatch, RestartBudget
+from octavo.engine.watchdog import MAX_BACKOFF_S, ProgressWatch, RestartBudget
 
 
 def ticking(watch: ProgressWatch, start: float, seconds: float, num_pending: int) -> float:

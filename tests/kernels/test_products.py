@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gguf
 import pytest
 import torch
 
+import gguf
 import octavo.kernels as K
 from octavo.kernels.fp8_gemm.checks import quantize_blocks
 from octavo.kernels.int4_gemm.checks import dequantize, pack, quantize, unpack

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from gguf import GGUFWriter
 from gguf.constants import GGMLQuantizationType as Q
 from gguf.quants import dequantize, quantize
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from gguf import GGUFWriter
 from octavo.errors import UnsupportedModelError, WeightFormatError
-from octavo.gguf_file import TENSOR_TYPES, TensorInfo
+from octavo.gguf.header import TENSOR_TYPES, TensorInfo
 from octavo.models import dequantize as chunked
 from octavo.models.config import TransformerConfig
 from octavo.models.gguf import GGUFWeights, canonical_name, read_gguf_config, unpermute_rows

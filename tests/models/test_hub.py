@@ -197,8 +197,8 @@ def test_no_connection_is_a_download_error(hub: http.server.ThreadingHTTPServer,
 
 def test_resolve_reads_the_hubs_own_settings(hub: http.server.ThreadingHTTPServer, tmp_path: Path) -> None:
     code = (
-        "from octavo.models.catalogue import resolve; model = resolve('hf://org/model'); "
-        "gguf = resolve('hf://org/ggufs/sub/big.gguf'); print(model.name, model.format, gguf.format, model.path)"
+        "from octavo.models.registry import find_model; model = find_model('hf://org/model'); "
+        "gguf = find_model('hf://org/ggufs/sub/big.gguf'); print(model.name, model.format, gguf.format, model.path)"
     )
     environment = {**os.environ, "HF_ENDPOINT": address(hub), "HF_HOME": str(tmp_path)}
     environment.pop("HF_HUB_OFFLINE", None)

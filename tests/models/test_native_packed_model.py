@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFWriter
 from gguf.constants import GGMLQuantizationType as Q
 
+from gguf import GGUFWriter
 from octavo.config import DEFAULT_MODEL
 from octavo.errors import WeightFormatError
 from octavo.kernels.native.matrix import PackedMatrix
 from octavo.kernels.native.structs import Format
-from octavo.models.catalogue import catalogue, is_fetched, resolve
 from octavo.models.load import open_weights
 from octavo.models.pack import pack_model
 from octavo.models.packed import PackedModel
+from octavo.models.registry import find_model, is_fetched, model_registry
 from octavo.models.weights import WeightSource
 from support import tiny_models
 from support.gguf_files import add_llama_metadata, llama_tensors, write_gguf, write_model
@@ -137,11 +137,11 @@ def test_a_bad_tensor_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma3-270m"])
 def test_real_models(name: str) -> None:
     """A few matrices of each, whole; Gemma's file mixes Q5_0, Q4_K, Q6_K and Q8_0."""
-    entry = catalogue().find(name)
+    entry = model_registry().find(name)
     assert entry is not None
     if name != DEFAULT_MODEL and not is_fetched(entry):
         pytest.skip(f"{name} is not in the cache")
-    with closing(open_weights(resolve(name).path)) as source:
+    with closing(open_weights(find_model(name).path)) as source:
         model = pack_model(source)
         assert_same_vectors(model, source)
         some = [pair for index, pair in enumerate(matrices(model)) if index % 5 == 1]

@@ -1,4 +1,4 @@
-"""The two real models of the catalogue against transformers, with the hyperparameters their authors published.
+"""The two real models of the model registry against transformers, with the hyperparameters their authors published.
 
 The reference gets every tensor through the gguf library's arithmetic and a second, separate name table; transformers' own
 GGUF loader agrees with it, but needs a minute for one of these files.
@@ -15,11 +15,11 @@ import pytest
 import torch
 import transformers
 
-from octavo.gguf_file import read_gguf_header
-from octavo.models.catalogue import resolve
+from octavo.gguf.header import read_gguf_header
 from octavo.models.dequantize import dequantize_into
 from octavo.models.gguf import read_gguf_config
 from octavo.models.load import load_model
+from octavo.models.registry import find_model
 from support.gguf_files import reference_name, reference_permutation
 from support.ragged import Blocks, model_batch
 
@@ -91,7 +91,7 @@ def reference_model(path: Path, config: transformers.PretrainedConfig) -> transf
 
 @pytest.mark.parametrize(("name", "published"), [("smollm2-135m-instruct", SMOLLM2), ("gemma3-270m", GEMMA3)])
 def test_a_real_model_gives_transformers_logits(name: str, published: transformers.PretrainedConfig) -> None:
-    resolved = resolve(name)
+    resolved = find_model(name)
     config = read_gguf_config(resolved.path)
     assert config.architecture == resolved.entry.architecture
     assert config.num_parameters == {"smollm2-135m-instruct": 134_515_008, "gemma3-270m": 268_098_176}[name]

@@ -15,7 +15,7 @@ from octavo.scheduler.policies import make_policy
 from octavo.scheduler.policies.slo import SlackFirst
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.service import OUTPUT_WEIGHT
-from octavo.simulator.books import FairnessMeter
+from octavo.simulator.accounting import FairnessMeter
 from octavo.types import DEFAULT_CLASS, Request, ServiceClass
 from support.scheduling import finish_step, make_request
 

@@ -19,7 +19,7 @@ from octavo.scheduler.classes import BUILT_IN, ServiceClasses, parse_classes
 from octavo.scheduler.policies import POLICIES
 from octavo.scheduler.step_time import StepLoad
 from octavo.simulator import scenarios
-from octavo.simulator.books import FairnessMeter, quantile
+from octavo.simulator.accounting import FairnessMeter, quantile
 from octavo.simulator.compare import compare
 from octavo.simulator.machine import MACHINES, Machine, find_machine
 from octavo.simulator.replay import Replay, Setup, replay

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from octavo.config import EngineConfig
-from octavo.engine.admission import RequestDefaults
 from octavo.engine.core import Engine
 from octavo.engine.messages import Start
 from octavo.engine.process import Loaded, run_process
+from octavo.engine.submission import RequestDefaults
 from octavo.errors import UnsupportedModelError
 from octavo.executor.fake import FakeExecutor
 from octavo.kvcache.cache import KVCache

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+import gguf
 from octavo.errors import ModelNotFoundError, UnsupportedModelError, WeightFormatError
 from octavo.text.codec import byte_level_alphabet
 from octavo.text.detokenizer import Detokenizer

@@ -7,8 +7,8 @@ import random
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from octavo.gguf_file import read_gguf_metadata
-from octavo.models.catalogue import resolve
+from octavo.gguf.header import read_gguf_metadata
+from octavo.models.registry import find_model
 from octavo.text.detokenizer import Detokenizer
 from octavo.text.tokenizer import load_tokenizer
 from support.tokenizer_references import SAMPLES, SentencePieceReference
@@ -24,7 +24,7 @@ def noise(seed: int, count: int) -> list[str]:
 
 def test_smollm2() -> None:
     """SmolLM2's published tokenizer: each digit alone, then GPT-2's rule, then byte-level BPE."""
-    path = resolve("smollm2-135m-instruct").path
+    path = find_model("smollm2-135m-instruct").path
     metadata = read_gguf_metadata(path)
     tokens = metadata.texts("tokenizer.ggml.tokens")
     merges = [tuple(line.split(" ")) for line in metadata.texts("tokenizer.ggml.merges")]
@@ -50,7 +50,7 @@ def test_smollm2() -> None:
 
 
 def test_gemma3() -> None:
-    path = resolve("gemma3-270m").path
+    path = find_model("gemma3-270m").path
     metadata = read_gguf_metadata(path)
     reference = SentencePieceReference(
         metadata.texts("tokenizer.ggml.tokens"),

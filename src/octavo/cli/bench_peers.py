@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octavo.cli.bench_suite import Job, Markdown, Out, Rows, Seed, finish, measuring, origin, say, write
-from octavo.cli.choose import fetch
+from octavo.cli.model_argument import fetch
 from octavo.config import DEFAULT_MODEL
 from octavo.errors import BenchError, ConfigError
 
@@ -38,7 +38,7 @@ def peers(
         list[str] | None,
         typer.Option(help="name='command {port} ...': start this server here, measure its start and memory, end it."),
     ] = None,
-    model: Annotated[str, typer.Option(help="For name=auto: a catalogue name or a .gguf file.")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help="For name=auto: a registry name or a .gguf file.")] = DEFAULT_MODEL,
     served: Annotated[
         list[str] | None, typer.Option(help="name=MODEL: what that server calls the model, where it lists none.")
     ] = None,

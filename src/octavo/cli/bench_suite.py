@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.choose import fetch, reconcile
 from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
+from octavo.cli.model_argument import fetch, reconcile
 from octavo.config import DEFAULT_MODEL, EngineConfig
 from octavo.errors import ConfigError
 
@@ -42,7 +42,7 @@ def register(bench: typer.Typer) -> None:
 def suite(
     name: Annotated[str, typer.Argument(help="Which suite.", show_default=True)] = "cpu",
     model: Annotated[
-        str | None, typer.Option(help=f"Catalogue name, folder, .gguf file or hf://org/name (default: {DEFAULT_MODEL})")
+        str | None, typer.Option(help=f"Registry name, folder, .gguf file or hf://org/name (default: {DEFAULT_MODEL})")
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Measure the server there instead of one that is started here.", metavar="URL")
@@ -174,7 +174,7 @@ def _as_served(facts: ModelFacts | None, num_bytes: int, by: str) -> ModelFacts 
 
 def _stored_bytes(model: str | None) -> int:
     """Of all tensors in a GGUF file; 0 for other models."""
-    from octavo.gguf_file import read_gguf_header
+    from octavo.gguf.header import read_gguf_header
 
     path = None if model in (None, "fake") else fetch(model).path
     if path is None or path.suffix != ".gguf":

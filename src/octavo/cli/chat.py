@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from octavo.cli.choose import fetch, reconcile
 from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
 from octavo.cli.generate import ENGINE_FLAGS, write
 from octavo.cli.interrupt import Interrupt
+from octavo.cli.model_argument import fetch, reconcile
 from octavo.config import DEFAULT_MODEL, EngineConfig
 from octavo.errors import ConfigError, InvalidRequestError, OctavoError
 from octavo.types import SamplingParams
 
 if TYPE_CHECKING:
-    from octavo.cli.remote import RemoteChat
+    from octavo.cli.remote_chat import RemoteChat
 
 COMMANDS = """\
 /reset         forget the conversation
@@ -51,7 +51,7 @@ def chat(
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"Catalogue name, folder, .gguf file or hf://org/name (default: {DEFAULT_MODEL})", metavar="MODEL"
+            help=f"Registry name, folder, .gguf file or hf://org/name (default: {DEFAULT_MODEL})", metavar="MODEL"
         ),
     ] = None,
     url: Annotated[
@@ -203,6 +203,6 @@ def _local(name: str, config: EngineConfig, params: SamplingParams) -> AbstractC
 def _remote(
     url: str, model: str | None, api_key_file: str | None, params: SamplingParams
 ) -> AbstractContextManager[RemoteChat]:
-    from octavo.cli.remote import RemoteChat
+    from octavo.cli.remote_chat import RemoteChat
 
     return closing(RemoteChat(url, model, api_key_file, params))

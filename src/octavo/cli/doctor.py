@@ -126,11 +126,11 @@ def _machine(hardware: Hardware) -> list[Finding]:
 
 def _disk(cache: Path) -> Finding:
     from octavo.cli.output import format_bytes
-    from octavo.models.catalogue import catalogue, is_fetched
+    from octavo.models.registry import is_fetched, model_registry
 
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    default = catalogue().find(DEFAULT_MODEL)
+    default = model_registry().find(DEFAULT_MODEL)
     fetched = default is not None and is_fetched(default)
     finding = Finding("model cache", f"{cache}, {format_bytes(free)} free")
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
@@ -227,10 +227,10 @@ def _settings() -> list[Finding]:
     """What ``octavo serve`` will choose for the default model; without its files only what does not depend on it."""
     from octavo.engine.build import usable_hardware
     from octavo.engine.resolve import FAKE_MODEL, resolve
-    from octavo.models.catalogue import cached_path, catalogue, is_fetched
     from octavo.models.load import read_config
+    from octavo.models.registry import cached_path, is_fetched, model_registry
 
-    entry = catalogue().find(DEFAULT_MODEL)
+    entry = model_registry().find(DEFAULT_MODEL)
     path = cached_path(entry) if entry is not None and is_fetched(entry) else None
     here = Finding(
         "default model", f"{DEFAULT_MODEL}, {'fetched' if path else 'not here yet: octavo serve fetches it'}"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octavo.cli.choose import fetch, reconcile
 from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
+from octavo.cli.model_argument import fetch, reconcile
 from octavo.config import DEFAULT_MODEL, EngineConfig
 from octavo.errors import InvalidRequestError
 from octavo.types import SamplingParams
@@ -37,7 +37,7 @@ def generate(
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"Catalogue name, folder, .gguf file or hf://org/name (default: {DEFAULT_MODEL})",
+            help=f"Registry name, folder, .gguf file or hf://org/name (default: {DEFAULT_MODEL})",
             metavar="MODEL",
             show_default=False,
         ),

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.choose import fetch
+from octavo.cli.model_argument import fetch
 from octavo.config import DEFAULT_MODEL, EngineConfig, from_mapping
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from octavo.models.catalogue import CatalogueEntry, ResolvedModel
+    from octavo.models.registry import LocalModel, RegisteredModel
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
     models = typer.Typer(rich_markup_mode=None)
-    models.command("list", short_help="What the catalogue knows, and what is on this machine.")(list_models)
+    models.command("list", short_help="What the model registry knows, and what is on this machine.")(list_models)
     models.command("pull", short_help="Fetch a model.")(pull)
     models.command("show", short_help="What a model is, and what it needs in memory.")(show)
     models.command("packed", short_help="Packed models that are kept for the next start.")(packed)
@@ -35,13 +35,13 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models(as_json: AsJson = False) -> None:
-    """What the catalogue knows, and what is on this machine.
+    """What the model registry knows, and what is on this machine.
 
     Besides these, every command takes a folder with safetensors, a .gguf file, or hf://org/name.
     """
-    from octavo.models.catalogue import catalogue
+    from octavo.models.registry import model_registry
 
-    rows = [_entry_facts(entry) for entry in catalogue().entries]
+    rows = [_entry_facts(entry) for entry in model_registry().entries]
     if as_json:
         _print_json(rows)
         return
@@ -66,7 +66,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="Catalogue name or hf://org/name.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help="Registry name or hf://org/name.", metavar="MODEL")],
     verify: Annotated[bool, typer.Option("--verify", help="Hash the file again even if it is here.")] = False,
 ) -> None:
     """Fetch a model into the cache folder, checked and whole; prints where it lies. Does nothing if it is there."""
@@ -75,7 +75,7 @@ def pull(
 
 def show(
     model: Annotated[
-        str, typer.Argument(help="Catalogue name, folder, .gguf file or hf://org/name.", metavar="MODEL")
+        str, typer.Argument(help="Registry name, folder, .gguf file or hf://org/name.", metavar="MODEL")
     ] = (DEFAULT_MODEL),
     tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of each request, prompt and output.")] = 2048,
     requests: Annotated[int, typer.Option(min=1, metavar="N", help="Requests that run at once.")] = 1,
@@ -84,9 +84,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a model is, and what it needs in memory. Nothing is loaded; a model that is not here is described only."""
-    from octavo.models.catalogue import catalogue, is_fetched
+    from octavo.models.registry import is_fetched, model_registry
 
-    entry = catalogue().find(model)
+    entry = model_registry().find(model)
     if entry is not None and not is_fetched(entry):
         facts = _entry_facts(entry) | {"next": f"octavo models pull {entry.name}"}
     else:
@@ -145,8 +145,8 @@ def clear_packed() -> None:
     print(f"{format_bytes(clear(folder))} freed in {folder}")
 
 
-def _entry_facts(entry: CatalogueEntry) -> dict[str, Any]:
-    from octavo.models.catalogue import is_fetched
+def _entry_facts(entry: RegisteredModel) -> dict[str, Any]:
+    from octavo.models.registry import is_fetched
 
     return {
         "name": entry.name,
@@ -161,7 +161,7 @@ def _entry_facts(entry: CatalogueEntry) -> dict[str, Any]:
     }
 
 
-def _model_facts(found: ResolvedModel, dtypes: dict[str, str], tokens: int, requests: int) -> dict[str, Any]:
+def _model_facts(found: LocalModel, dtypes: dict[str, str], tokens: int, requests: int) -> dict[str, Any]:
     """From the files alone: shapes, bytes, and whether they fit into this machine."""
     from octavo.engine.build import usable_hardware
     from octavo.engine.resolve import FAKE_MODEL, resolve
@@ -218,7 +218,7 @@ def _stored_as(path: Path) -> str:
 
 
 def _gguf_tensors(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    from octavo.gguf_file import read_gguf_header
+    from octavo.gguf.header import read_gguf_header
 
     for tensor in read_gguf_header(path).tensors.values():
         yield tensor.type_name, tensor.shape

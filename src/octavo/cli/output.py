@@ -49,7 +49,7 @@ def format_count(number: int) -> str:
 
 
 class FetchProgress:
-    """A model being fetched, as ``octavo.models.catalogue.resolve`` reports it: a bar on a terminal, else a line a stage."""
+    """A model being fetched, as ``octavo.models.registry.find_model`` reports it: a bar on a terminal, else a line a stage."""
 
     def __init__(self) -> None:
         console = stderr()

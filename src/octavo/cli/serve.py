@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from octavo.cli.choose import FAKE, fetch, reconcile
 from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
+from octavo.cli.model_argument import FAKE, fetch, reconcile
 from octavo.config import DEFAULT_MODEL, EngineConfig, ServerConfig
 from octavo.errors import ConfigError
 
@@ -30,7 +30,7 @@ def serve(
     model: Annotated[
         str | None,
         typer.Argument(
-            help=f"Catalogue name, folder with safetensors, .gguf file or hf://org/name (default: {DEFAULT_MODEL})",
+            help=f"Registry name, folder with safetensors, .gguf file or hf://org/name (default: {DEFAULT_MODEL})",
             metavar="MODEL",
             show_default=DEFAULT_MODEL,
         ),
@@ -68,7 +68,7 @@ def _model_name(value: Any) -> str:
 
 def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
     """The engine's process begins with its imports, the longest of all, while this one goes on with its own."""
-    from octavo.engine.launch import EARLY_COMMAND, spawn
+    from octavo.engine.process_handle import EARLY_COMMAND, spawn
 
     started_s = time.monotonic()
     early = None if engine.executor == FAKE else spawn(EARLY_COMMAND)

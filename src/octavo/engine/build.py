@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octavo.config import EngineConfig
-from octavo.engine.admission import RequestDefaults
 from octavo.engine.core import Engine
 from octavo.engine.resolve import FAKE_MODEL, Resolution, resolve
+from octavo.engine.submission import RequestDefaults
 from octavo.errors import ConfigError
 from octavo.executor.factory import build_executor
 from octavo.hardware import Hardware, detect

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from octavo.engine.launch import ENGINE_COMMAND, Spawned
 from octavo.engine.messages import Abort, Start, Submit
 from octavo.engine.pending import PendingRequests
+from octavo.engine.process_handle import ENGINE_COMMAND, Spawned
 from octavo.engine.supervisor import EngineHooks, Supervision, Supervisor
 from octavo.errors import LoadingError, ShuttingDownError
 from octavo.types import EngineInfo, EngineStats, Submission, TokenEvent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from octavo.engine.admission import RequestDefaults, complete
+from octavo.engine.submission import RequestDefaults, complete
 from octavo.errors import EngineError
 from octavo.scheduler.scheduler import Scheduler
 from octavo.types import (

@@ -16,7 +16,7 @@ from octavo.config import DEFAULT_MODEL, EngineConfig, from_mapping
 from octavo.engine.build import build_engine
 from octavo.engine.core import Engine
 from octavo.errors import InvalidRequestError, RequestFailedError
-from octavo.models.catalogue import resolve as resolve_model
+from octavo.models.registry import find_model
 from octavo.text.response import ResponseDecoder
 from octavo.text.tokenizer import FakeTokenizer, Tokenizer, load_tokenizer
 from octavo.types import (
@@ -65,7 +65,7 @@ class LLM:
     """A model, ready to generate. Not thread-safe; close it (or use ``with``) to give the memory back."""
 
     def __init__(self, model: str = DEFAULT_MODEL, config: EngineConfig | None = None, **overrides: Any) -> None:
-        """``model``: a catalogue name, a folder with safetensors, a .gguf file or ``hf://org/name``. ``overrides`` are fields
+        """``model``: a registry name, a folder with safetensors, a .gguf file or ``hf://org/name``. ``overrides`` are fields
         of ``EngineConfig``: ``LLM("gemma3-270m", dtype="float32", max_num_running=16)``."""
         settings = msgspec.structs.asdict(config or EngineConfig()) | overrides
         checked = from_mapping(EngineConfig, settings)
@@ -73,7 +73,7 @@ class LLM:
         if checked.executor == "fake":
             self.tokenizer: Tokenizer = FakeTokenizer()
         else:
-            path = resolve_model(model).path
+            path = find_model(model).path
             self.tokenizer = load_tokenizer(path)
         self._engine: Engine = build_engine(checked, model, path, self.tokenizer.eos_token_ids).engine
         self._ids = itertools.count()

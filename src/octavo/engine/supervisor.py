@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from octavo.config import ServerConfig
-from octavo.engine.launch import ENGINE_COMMAND, EngineProcess, Spawned
 from octavo.engine.messages import Ready, Refused, Report, Start, describe
 from octavo.engine.pending import PendingRequests
-from octavo.engine.watch import ProgressWatch, RestartBudget
+from octavo.engine.process_handle import ENGINE_COMMAND, EngineProcess, Spawned
+from octavo.engine.watchdog import ProgressWatch, RestartBudget
 from octavo.errors import EngineDeadError, LoadingError, OctavoError
 from octavo.types import EngineStats
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from octavo.errors import WeightFormatError
-from octavo.gguf_file import TENSOR_TYPES, TensorInfo
+from octavo.gguf.header import TENSOR_TYPES, TensorInfo
 
 CHUNK_ELEMENTS = 1 << 17  # 0.5 MB of float32, a multiple of every block size
 MAX_THREADS = 8

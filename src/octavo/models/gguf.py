@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from octavo.errors import UnsupportedModelError, WeightFormatError
-from octavo.gguf_file import TENSOR_TYPES, GGUFHeader, TensorInfo, read_gguf_header
+from octavo.gguf.header import TENSOR_TYPES, GGUFHeader, TensorInfo, read_gguf_header
 from octavo.models.config import TransformerConfig
 from octavo.models.dequantize import dequantize_into
 from octavo.models.gguf_config import ROPE_FREQS, config_from_header

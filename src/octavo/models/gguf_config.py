@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from octavo.errors import UnsupportedModelError, WeightFormatError
-from octavo.gguf_file import GGUFHeader
+from octavo.gguf.header import GGUFHeader
 from octavo.models.config import RopeScaling, TransformerConfig
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")

@@ -18,11 +18,11 @@ import uvicorn
 
 from octavo.config import EngineConfig, ServerConfig
 from octavo.engine.client import ProcessEngineClient
-from octavo.engine.launch import Spawned
 from octavo.engine.messages import ModelSource, Start
+from octavo.engine.process_handle import Spawned
 from octavo.engine.supervisor import EngineHooks, Supervision
 from octavo.errors import OctavoError
-from octavo.models.catalogue import FAKE, resolve
+from octavo.models.registry import FAKE, find_model
 from octavo.server.app import build_app
 from octavo.server.keys import ApiKeys, load_api_keys
 from octavo.server.listen import bind, url
@@ -69,9 +69,9 @@ class ServePlan:
     early: Spawned | None = None  # an engine process that was started before anything else
 
 
-def find_model(name: str) -> ModelSource:
-    """From the catalogue, fetched if need be, without a word about progress. Raises ``ModelError``."""
-    found = resolve(name)
+def model_source(name: str) -> ModelSource:
+    """From the model registry, fetched if need be, without a word about progress. Raises ``ModelError``."""
+    found = find_model(name)
     return ModelSource(name=found.name, path=None if found.format == FAKE else str(found.path))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from octavo.scheduler.policies import make_policy
-from octavo.simulator.books import by_class
+from octavo.simulator.accounting import by_class
 from octavo.simulator.replay import Replay, Setup, replay
 from octavo.simulator.traffic import Arrival
 

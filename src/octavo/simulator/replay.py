@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 
-from octavo.engine.admission import RequestDefaults
 from octavo.engine.core import Engine
+from octavo.engine.submission import RequestDefaults
 from octavo.errors import ConfigError, OctavoError
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.classes import ServiceClasses
@@ -16,7 +16,7 @@ from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.lengths import LengthForecast, NoForecast, Oracle, RecentQuantile
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
-from octavo.simulator.books import Ended, FairnessMeter
+from octavo.simulator.accounting import Ended, FairnessMeter
 from octavo.simulator.executor import END_TOKEN, SimExecutor, VirtualClock
 from octavo.simulator.machine import Machine
 from octavo.simulator.traffic import Arrival

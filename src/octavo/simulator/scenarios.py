@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from octavo.scheduler.classes import ServiceClasses
-from octavo.simulator.books import Ended
+from octavo.simulator.accounting import Ended
 from octavo.simulator.machine import find_machine
 from octavo.simulator.replay import Replay, Setup
 from octavo.simulator.traffic import Arrival, Mix, Row, arrivals_of

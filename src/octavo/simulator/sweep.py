@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from octavo.simulator.bound import most_kept
 from octavo.simulator.compare import compare
 from octavo.simulator.replay import Replay, Setup, capacity_rps
 from octavo.simulator.traffic import Arrival, at_rate
+from octavo.simulator.upper_bound import most_kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
 from octavo.errors import UnsupportedModelError, WeightFormatError
-from octavo.gguf_file import read_gguf_metadata
-from octavo.gguf_metadata import GGUFMetadata
+from octavo.gguf.header import read_gguf_metadata
+from octavo.gguf.metadata import GGUFMetadata
 from octavo.text.chat_template import ChatTemplate
 from octavo.text.codec import SPACE_MARK, BackendCodec
 from octavo.text.parts import TURN_END_TOKENS, TokenizerParts

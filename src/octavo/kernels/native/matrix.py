@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from octavo.errors import UnsupportedModelError, WeightFormatError
-from octavo.gguf_file import TENSOR_TYPES
+from octavo.gguf.header import TENSOR_TYPES
 from octavo.kernels.native import structs
 from octavo.kernels.native.library import load
 from octavo.kernels.native.structs import GROUP, TILE, Format, ScaleType

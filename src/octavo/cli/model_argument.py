@@ -8,7 +8,7 @@ from octavo.config import EngineConfig
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from octavo.models.catalogue import ResolvedModel
+    from octavo.models.registry import LocalModel
 
 FAKE = "fake"
 
@@ -31,10 +31,10 @@ def reconcile(model: str | None, config: EngineConfig, default: str) -> tuple[st
     return model or default, config
 
 
-def fetch(name: str, *, verify: bool = False) -> ResolvedModel:
+def fetch(name: str, *, verify: bool = False) -> LocalModel:
     """Find the model on this machine, fetching it if need be, with progress on stderr. Raises ``ModelError``."""
     from octavo.cli.output import FetchProgress
-    from octavo.models.catalogue import resolve
+    from octavo.models.registry import find_model
 
     with FetchProgress() as progress:
-        return resolve(name, progress=progress, verify=verify)
+        return find_model(name, progress=progress, verify=verify)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.scheduler.classes import BUILT_IN
-from octavo.simulator.bound import most_kept
 from octavo.simulator.machine import Machine
 from octavo.simulator.replay import Setup, replay
 from octavo.simulator.traffic import Arrival
+from octavo.simulator.upper_bound import most_kept
 
 # a thousand prompt tokens a second, nothing else costs time
 PLAIN = Machine(0.0, 0.0, 1e-3, 0.0, 0.0, 100_000, "plain", noise=0.0)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader, GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from gguf import GGUFReader, GGUFWriter
 from octavo.errors import ModelNotFoundError, UnsupportedModelError, WeightFormatError
-from octavo.gguf_file import TENSOR_TYPES, read_gguf_header, read_gguf_metadata
+from octavo.gguf.header import TENSOR_TYPES, read_gguf_header, read_gguf_metadata
 from octavo.models.gguf import GGUFWeights
 from support.gguf_files import write_model
 

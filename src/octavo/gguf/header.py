@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from octavo.errors import ModelNotFoundError, UnsupportedModelError, WeightFormatError
-from octavo.gguf_metadata import GGUFMetadata, Stored
+from octavo.gguf.metadata import GGUFMetadata, Stored
 
 MAX_HEADER_BYTES = 128 << 20
 MAX_STRING_BYTES = 16 << 20

@@ -1,0 +1,1 @@
+"""GGUF files, read without trusting them: header, tensor table, metadata; below ``models`` and ``text``, which both need them."""
