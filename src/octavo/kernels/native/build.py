@@ -30,6 +30,8 @@ FLAGS = (
     "-Wextra",
     "-Wno-psabi",
 )
+# Of the system's libraries only those that are used; the C++ runtime is not (storage.hpp).
+LINK = ("-Wl,--as-needed",) if sys.platform == "linux" else ()
 # Fused multiplications only where they are spelled out: every ARM CPU has them, so a compiler would fuse here and not there.
 ARM = ("-ffp-contract=off",)
 # What any CPU of the machine's architecture runs; some distributions' compilers assume more by themselves.
@@ -75,7 +77,7 @@ def build(library: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path:
         with ThreadPoolExecutor() as pool:
             list(pool.map(_run, jobs))
         linked = Path(folder) / library.name
-        _run([compiler, "-shared", *extra, *map(str, objects), "-o", str(linked), "-lpthread"])
+        _run([compiler, "-shared", *LINK, *extra, *map(str, objects), "-o", str(linked), "-lpthread"])
         beside = library.with_name(f"{library.stem}-{os.getpid()}{library.suffix}")
         shutil.copy2(linked, beside)
         beside.replace(library)  # in one piece; whoever runs the old one keeps it
@@ -131,7 +133,7 @@ def _units(compiler: str) -> dict[Path, tuple[str, ...]]:
     isas = {HERE / f"isa_{name}.cpp": flags for name, flags in _compiled_isas(compiler).items()}
     told = tuple(f"-DOCTAVO_WITH_{path.stem.removeprefix('isa_').upper()}" for path in isas)
     units: dict[Path, tuple[str, ...]] = {}
-    for path in _files(".cpp"):
+    for path in sorted(_files(".cpp"), key=_compile_order):
         if path in isas:
             units[path] = isas[path]
         elif path.name == "dispatch.cpp":
@@ -141,6 +143,11 @@ def _units(compiler: str) -> dict[Path, tuple[str, ...]]:
         elif path.stem.removeprefix("isa_") not in ISAS:
             units[path] = baseline
     return units
+
+
+def _compile_order(path: Path) -> tuple[bool, bool]:
+    """The slow ones first, so that none is left over at the end: the kernels, the portable ones before all."""
+    return path.name != "isa_portable.cpp", not path.name.startswith("isa_")
 
 
 def _compiled_isas(compiler: str) -> dict[str, tuple[str, ...]]:

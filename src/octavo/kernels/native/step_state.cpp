@@ -1,8 +1,8 @@
 // Allocation and release of the native step's state: all memory that steps need is taken here, none while they run.
 #include "step.hpp"
+#include "storage.hpp"
 
 #include <cstdlib>
-#include <new>
 
 namespace octavo {
 namespace {
@@ -45,9 +45,9 @@ bool allocate(StepState& s) {
         gated_floats |= reads_floats(l.down);
     }
     s.scratch_floats = scratch_size(m, *s.table);
-    s.work_counters = new (std::nothrow) std::atomic<int>[size_t(num_work_counters(m))];
-    s.own_hidden = new (std::nothrow) OwnedActivations[threads];
-    s.own_attended = new (std::nothrow) OwnedActivations[threads];
+    s.work_counters = create<std::atomic<int>>(size_t(num_work_counters(m)));
+    s.own_hidden = create<OwnedActivations>(threads);
+    s.own_attended = create<OwnedActivations>(threads);
     if (!s.own_hidden || !s.own_attended) return false;
     for (size_t i = 0; i < threads; i++)
         if (!s.own_hidden[i].allocate(FEW_ROWS, m.hidden_size, hidden_floats) ||
@@ -82,21 +82,19 @@ void delete_step_state(StepState* s) {
         if (s->own_hidden) s->own_hidden[i].release();
         if (s->own_attended) s->own_attended[i].release();
     }
-    delete s->pool;
-    delete[] s->work_counters;
-    delete[] s->own_hidden;
-    delete[] s->own_attended;
-    for (void* p : {(void*)s->x, (void*)s->qkv, (void*)s->branch, (void*)s->angles, (void*)s->scratch, (void*)s->unit_starts, (void*)s->partials})
+    destroy(s->pool);
+    for (void* p : {(void*)s->work_counters, (void*)s->own_hidden, (void*)s->own_attended, (void*)s->x, (void*)s->qkv,
+                    (void*)s->branch, (void*)s->angles, (void*)s->scratch, (void*)s->unit_starts, (void*)s->partials})
         std::free(p);
     for (OwnedActivations* a : {&s->hidden, &s->attended, &s->gated}) a->release();
-    delete s;
+    destroy(s);
 }
 
 StepState* new_step_state(const Model* model, const KernelTable* table, int num_threads, int max_rows, int max_logit_rows) {
-    StepState* s = new (std::nothrow) StepState();
+    StepState* s = create<StepState>(1);
     if (!s) return nullptr;
     s->model = model, s->table = table, s->max_rows = max_rows, s->max_logit_rows = max_logit_rows;
-    s->pool = new (std::nothrow) ThreadPool(num_threads);
+    s->pool = create<ThreadPool>(1, num_threads);
     if (s->pool && allocate(*s)) return s;
     delete_step_state(s);
     return nullptr;

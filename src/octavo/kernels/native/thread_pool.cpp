@@ -1,11 +1,21 @@
 // Thread pool on POSIX threads: spinning barriers, workers that sleep when no run comes.
 //
-// POSIX threads and atomics only: a library that needs little of the C++ runtime loads beside any other version of it.
+// POSIX threads and atomics only: no C++ runtime, see storage.hpp.
 #include "thread_pool.hpp"
+#include "storage.hpp"
 
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
+
+// glibc 2.34 gave these two a new version, which nothing here needs; by the first one the library loads with older ones too.
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5");
+__asm__(".symver pthread_join, pthread_join@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.17");
+__asm__(".symver pthread_join, pthread_join@GLIBC_2.17");
+#endif
 
 namespace octavo {
 namespace {
@@ -114,7 +124,8 @@ struct ThreadPool::Impl {
 ThreadPool::ThreadPool(int num_threads) : impl_(nullptr), num_threads_(1) {
     if (num_threads > MAX_THREADS) num_threads = MAX_THREADS;
     if (num_threads <= 1) return;
-    impl_ = new Impl;
+    impl_ = create<Impl>(1);
+    if (!impl_) return;  // the caller's thread alone
     while (num_threads_ < num_threads) {
         Impl::Worker& worker = impl_->workers[num_threads_];
         worker.impl = impl_;
@@ -131,7 +142,7 @@ ThreadPool::~ThreadPool() {
     for (int i = 1; i < num_threads_; i++) pthread_join(impl_->workers[i].handle, nullptr);
     pthread_mutex_destroy(&impl_->mutex);
     pthread_cond_destroy(&impl_->wake);
-    delete impl_;
+    destroy(impl_);
 }
 
 void ThreadPool::run(void (*function)(void*, int), void* context) {
