@@ -146,7 +146,7 @@ def test_the_emulator_reads_fp8_as_torch_does(write):
 
 
 def test_no_kernel_reads_past_its_inputs():
-    program = Path(__file__).with_name("cuda_guarded.py")
+    program = Path(__file__).parents[1] / "support" / "cuda_guarded.py"
     names = ["vector_add", "reduce", "layer_norm_gelu", "fused_gemm", "paged_attention"]
     done = subprocess.run([sys.executable, str(program), *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (

@@ -3,7 +3,8 @@
 // ROW_THREADS threads have a row: a warp for a short one (no barrier), else a block. With PACKS packs of 16 bytes a thread the
 // row lies in registers, so mean and variance take two passes without reading again: the sum of squares of what is already
 // centred does not cancel. About 30 instructions an element: 1.1e12 elements/s on an H200, 4.5 TB/s of 16-bit values in and
-// out, so the memory (4.3 TB/s) is the bound, but not by much: an exact erff, 20 instructions more, would be. PACKS = 0 takes any row, element by element, and reads it three times (from the caches).
+// out, so the memory (4.3 TB/s) is the bound, but not by much: an exact erff, 20 instructions more, would be.
+// PACKS = 0 takes any row, element by element, and reads it three times (from the caches).
 #include "octavo.cuh"
 
 constexpr bool ONE_WARP = ROW_THREADS == WARP;

@@ -1,4 +1,4 @@
-// What happens to a sum before it is written: bias and activation (fused_gemm), or nothing (matmul).
+// Epilogue of the tensor-core matmuls: bias and activation on the sums (fused_gemm) or nothing (matmul), rounding, paired store.
 #pragma once
 #include "octavo.cuh"
 

@@ -1,6 +1,6 @@
-// out = a @ b in float32 with copies that run ahead of the arithmetic: the ladder's steps 5 and 6.
+// out = a @ b in float32 on CUDA cores with pipelined cp.async copies: optimisation steps 5 and 6.
 //
-// A block computes 128 x 128. Slabs of 16 k lie in STAGES buffers of shared memory; while one is multiplied, cp.async fills
+// A block computes 128 x 128. K tiles of 16 k lie in STAGES buffers of shared memory; while one is multiplied, cp.async fills
 // the others. A thread computes 8 x 8 elements and reads 4 k of a row of a, and 4 columns of b, by one 128-bit load:
 // 16 loads for 256 multiplications. a's rows are padded to 20 floats, so that 4 neighbouring rows fall into different banks.
 #include "asynchronous.cuh"
@@ -35,12 +35,12 @@ DEVICE void product(const float* __restrict__ a, const float* __restrict__ b, fl
   DYNAMIC_SHARED(memory);
   float* stages = reinterpret_cast<float*>(memory);
   Tile tile = tile_at(blockIdx.x, M, N, SIDE, SIDE);
-  int slabs = ceil_div(K, DEPTH);
-  auto fill = [&](int slab) {
-    float* stage = stages + slab % STAGES * FLOATS;
-    if (slab < slabs) {
-      copy_tile<SIDE, DEPTH, STRIDE_A>(stage, a, M, K, tile.row, slab * DEPTH);
-      copy_tile<DEPTH, SIDE, SIDE>(stage + FLOATS_A, b, K, N, slab * DEPTH, tile.column);
+  int num_k_tiles = ceil_div(K, DEPTH);
+  auto fill = [&](int k_tile) {
+    float* stage = stages + k_tile % STAGES * FLOATS;
+    if (k_tile < num_k_tiles) {
+      copy_tile<SIDE, DEPTH, STRIDE_A>(stage, a, M, K, tile.row, k_tile * DEPTH);
+      copy_tile<DEPTH, SIDE, SIDE>(stage + FLOATS_A, b, K, N, k_tile * DEPTH, tile.column);
     }
     copy_async_commit();  // an empty group behind the end keeps the count right
   };
@@ -48,12 +48,12 @@ DEVICE void product(const float* __restrict__ a, const float* __restrict__ b, fl
   for (int i = 0; i < STAGES - 1; i++) fill(i);
 
   float sums[EACH][EACH] = {};
-  for (int slab = 0; slab < slabs; slab++) {
+  for (int k_tile = 0; k_tile < num_k_tiles; k_tile++) {
     copy_async_wait<STAGES - 2>();
-    __syncthreads();  // this slab is there for everybody, and nobody reads the one that is filled next
-    fill(slab + STAGES - 1);
-    const float* tile_a = stages + slab % STAGES * FLOATS + share.row * STRIDE_A;
-    const float* tile_b = stages + slab % STAGES * FLOATS + FLOATS_A + share.column;
+    __syncthreads();  // this K tile is there for everybody, and nobody reads the one that is filled next
+    fill(k_tile + STAGES - 1);
+    const float* tile_a = stages + k_tile % STAGES * FLOATS + share.row * STRIDE_A;
+    const float* tile_b = stages + k_tile % STAGES * FLOATS + FLOATS_A + share.column;
 #pragma unroll 1  // unrolled, the loads of all k would come first and take more than the 128 registers of two blocks
     for (int k = 0; k < DEPTH; k += 4) {
       float4 from_a[EACH];
@@ -77,11 +77,11 @@ DEVICE void product(const float* __restrict__ a, const float* __restrict__ b, fl
 #pragma unroll
   for (int i = 0; i < EACH; i++)
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      int row = tile.row + share.row + i * share.between, column = tile.column + share.column + half * share.apart;
+    for (int part = 0; part < 2; part++) {
+      int row = tile.row + share.row + i * share.between, column = tile.column + share.column + part * share.apart;
       if (row >= M) continue;
       float* to = out + static_cast<int64_t>(row) * N + column;
-      const float* from = sums[i] + 4 * half;
+      const float* from = sums[i] + 4 * part;
       if (ALIGNED && column < N)  // N is a multiple of 4
         *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
       if (!ALIGNED)

@@ -1,6 +1,6 @@
-// out = a @ b on tensor cores by mma.sync, bfloat16 or float16, summed in float32; for every GPU from sm_80 on: step 7.
+// out = a @ b on tensor cores by mma.sync (sm_80 and later), bfloat16 or float16, summed in float32: optimisation step 7.
 //
-// A block of 4 warps computes 128 x 128, a warp 64 x 64 (128 sums a thread). Slabs of 32 k lie in STAGES buffers that cp.async
+// A block of 4 warps computes 128 x 128, a warp 64 x 64 (128 sums a thread). K tiles of 32 k lie in STAGES buffers that cp.async
 // fills ahead. A 16-byte chunk of a row is stored at its number XOR the row's: ldmatrix, which reads 8 rows at one chunk, then
 // meets 8 different groups of banks, and no padding is needed.
 #include "epilogue.cuh"
@@ -40,19 +40,19 @@ matmul_mma(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict
   b += static_cast<int64_t>(blockIdx.y) * K * N;
   out += static_cast<int64_t>(blockIdx.y) * M * N;
   Tile tile = tile_at(blockIdx.x, M, N, SIDE, SIDE);
-  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, slabs = ceil_div(K, DEPTH);
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, num_k_tiles = ceil_div(K, DEPTH);
   int warp_row = warp / 2 * WARP_SIDE, warp_column = warp % 2 * WARP_SIDE;
 
-  auto fill = [&](int slab) {
-    T* stage = stages + slab % STAGES * 2 * TILE;
-    if (slab < slabs) {
+  auto fill = [&](int k_tile) {
+    T* stage = stages + k_tile % STAGES * 2 * TILE;
+    if (k_tile < num_k_tiles) {
 #pragma unroll(ALIGNED ? 4 : 1)
       for (int i = 0; i < TILE / CHUNK / THREADS; i++) {
         int index = threadIdx.x + i * THREADS;
         int row = index / (DEPTH / CHUNK), chunk = index % (DEPTH / CHUNK);
-        copy_chunk(stage + place_a(row, chunk), a, M, K, tile.row + row, slab * DEPTH + chunk * CHUNK);
+        copy_chunk(stage + place_a(row, chunk), a, M, K, tile.row + row, k_tile * DEPTH + chunk * CHUNK);
         int k = index / (SIDE / CHUNK), across = index % (SIDE / CHUNK);
-        copy_chunk(stage + TILE + place_b(k, across), b, K, N, slab * DEPTH + k, tile.column + across * CHUNK);
+        copy_chunk(stage + TILE + place_b(k, across), b, K, N, k_tile * DEPTH + k, tile.column + across * CHUNK);
       }
     }
     copy_async_commit();
@@ -61,11 +61,11 @@ matmul_mma(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict
   for (int i = 0; i < STAGES - 1; i++) fill(i);
 
   float sums[A_TILES][B_TILES][4] = {};
-  for (int slab = 0; slab < slabs; slab++) {
+  for (int k_tile = 0; k_tile < num_k_tiles; k_tile++) {
     copy_async_wait<STAGES - 2>();
-    __syncthreads();  // this slab is there for everybody, and nobody reads the one that is filled next
-    fill(slab + STAGES - 1);
-    const T* tile_a = stages + slab % STAGES * 2 * TILE;
+    __syncthreads();  // this K tile is there for everybody, and nobody reads the one that is filled next
+    fill(k_tile + STAGES - 1);
+    const T* tile_a = stages + k_tile % STAGES * 2 * TILE;
     const T* tile_b = tile_a + TILE;
 #pragma unroll
     for (int k = 0; k < DEPTH; k += 16) {
@@ -90,10 +90,10 @@ matmul_mma(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict
 #pragma unroll
     for (int j = 0; j < B_TILES; j++)
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        int row = tile.row + warp_row + i * 16 + lane / 4 + half * 8;
+      for (int part = 0; part < 2; part++) {
+        int row = tile.row + warp_row + i * 16 + lane / 4 + part * 8;
         int column = tile.column + warp_column + j * 8 + lane % 4 * 2;
         if (row < M && column < N)
-          finish<ALIGNED>(out, bias, N, row, column, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+          finish<ALIGNED>(out, bias, N, row, column, sums[i][j][2 * part], sums[i][j][2 * part + 1]);
       }
 }

@@ -1,7 +1,7 @@
-// out = a @ b on Hopper's tensor cores: wgmma reads its tiles from shared memory, TMA brings them there: step 8.
+// out = a @ b on Hopper's tensor cores: wgmma on tiles that TMA copies to shared memory, warp-specialised: optimisation step 8.
 //
 // One block a multiprocessor stays and takes tile after tile of 128 x COLUMNS. One warpgroup only copies: a single thread asks
-// TMA for slabs of 64 k, a[128, 64] and b[64, COLUMNS], STAGES ahead. Two warpgroups multiply, 64 x COLUMNS each, whose sums
+// TMA for K tiles of 64 k, a[128, 64] and b[64, COLUMNS], STAGES ahead. Two warpgroups multiply, 64 x COLUMNS each, whose sums
 // lie in COLUMNS / 2 registers a thread. Two barriers a stage: `full` counts the bytes that have come, `empty` the warps that
 // have read. Rows of a and b have to begin at multiples of 16 bytes (TMA's rule): other matrices take matmul_mma.
 #include "epilogue.cuh"
@@ -27,31 +27,31 @@ struct Ring {  // which stage, and how often it has been around
 
 DEVICE void produce(const TensorMap* a, const TensorMap* b, unsigned char* stages, uint64_t* full, uint64_t* empty, int M, int N,
                     int K) {
-  int tiles = ceil_div(M, ROWS) * ceil_div(N, COLUMNS), slabs = ceil_div(K, DEPTH);
+  int tiles = ceil_div(M, ROWS) * ceil_div(N, COLUMNS), num_k_tiles = ceil_div(K, DEPTH);
   Ring ring;
   for (int index = blockIdx.x; index < tiles; index += gridDim.x) {
     Tile tile = tile_at(index, M, N, ROWS, COLUMNS);
-    for (int slab = 0; slab < slabs; slab++, ring.next()) {
+    for (int k_tile = 0; k_tile < num_k_tiles; k_tile++, ring.next()) {
       unsigned char* stage = stages + ring.stage * BYTES;
       barrier_wait(empty + ring.stage, ring.phase ^ 1);  // the first time round passes at once
       barrier_expect(full + ring.stage, BYTES);
-      copy_tensor(stage, a, tile.row, slab * DEPTH, full + ring.stage);
+      copy_tensor(stage, a, tile.row, k_tile * DEPTH, full + ring.stage);
 #pragma unroll
       for (int i = 0; i < COLUMNS / 64; i++)
-        copy_tensor(stage + BYTES_A + i * BOX_B, b, slab * DEPTH, tile.column + i * 64, full + ring.stage);
+        copy_tensor(stage + BYTES_A + i * BOX_B, b, k_tile * DEPTH, tile.column + i * 64, full + ring.stage);
     }
   }
 }
 
 DEVICE void consume(unsigned char* stages, uint64_t* full, uint64_t* empty, const T* bias, T* out, int M, int N, int K) {
-  int tiles = ceil_div(M, ROWS) * ceil_div(N, COLUMNS), slabs = ceil_div(K, DEPTH);
+  int tiles = ceil_div(M, ROWS) * ceil_div(N, COLUMNS), num_k_tiles = ceil_div(K, DEPTH);
   int group = threadIdx.x / GROUP - 1, lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP / WARP;
   Ring ring;
   for (int index = blockIdx.x; index < tiles; index += gridDim.x) {
     Tile tile = tile_at(index, M, N, ROWS, COLUMNS);
     float sums[COLUMNS / 2];
     int before = 0;
-    for (int slab = 0; slab < slabs; slab++) {
+    for (int k_tile = 0; k_tile < num_k_tiles; k_tile++) {
       unsigned char* stage = stages + ring.stage * BYTES;
       barrier_wait(full + ring.stage, ring.phase);
       wgmma_fence();
@@ -59,11 +59,11 @@ DEVICE void consume(unsigned char* stages, uint64_t* full, uint64_t* empty, cons
       for (int k = 0; k < DEPTH / 16; k++) {
         uint64_t rows = tile_descriptor(stage + group * 64 * ROW_BYTES + k * 32, 16, CORE);
         uint64_t columns = tile_descriptor(stage + BYTES_A + k * 2 * CORE, BOX_B, CORE);
-        wgmma(sums, rows, columns, slab | k, T{});  // the very first one overwrites
+        wgmma(sums, rows, columns, k_tile | k, T{});  // the very first one overwrites
       }
       wgmma_commit();
-      wgmma_wait<1>();  // the slab before this one is multiplied
-      if (slab && lane == 0) barrier_arrive(empty + before);
+      wgmma_wait<1>();  // the K tile before this one is multiplied
+      if (k_tile && lane == 0) barrier_arrive(empty + before);
       before = ring.stage;
       ring.next();
     }
@@ -72,9 +72,9 @@ DEVICE void consume(unsigned char* stages, uint64_t* full, uint64_t* empty, cons
 #pragma unroll
     for (int i = 0; i < COLUMNS / 8; i++)
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        int row = tile.row + group * 64 + warp * 16 + lane / 4 + half * 8, column = tile.column + i * 8 + lane % 4 * 2;
-        if (row < M && column < N) finish<true>(out, bias, N, row, column, sums[4 * i + 2 * half], sums[4 * i + 2 * half + 1]);
+      for (int part = 0; part < 2; part++) {
+        int row = tile.row + group * 64 + warp * 16 + lane / 4 + part * 8, column = tile.column + i * 8 + lane % 4 * 2;
+        if (row < M && column < N) finish<true>(out, bias, N, row, column, sums[4 * i + 2 * part], sums[4 * i + 2 * part + 1]);
       }
   }
 }

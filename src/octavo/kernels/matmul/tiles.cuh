@@ -1,4 +1,4 @@
-// What the steps share: which tile of the result is this block's?
+// Tile order of the matmul kernels: block index -> tile of the result, in bands that reuse rows and columns from L2.
 #pragma once
 #include "octavo.cuh"
 

@@ -1,9 +1,11 @@
-// Decode attention over a paged cache. A block takes one query row, one head of the cache with HEADS of the query heads that
-// share it, and one piece of the context: every key and value is read once for all of them. The memory is the bound.
+// out = softmax(scale q K^T) V of single query rows over a paged KV cache (decode), split over the context; bound by memory.
+//
+// A block takes one query row, one KV head with HEADS of the query heads that share it, and one split of the context: every key
+// and value is read once for all of them.
 //
 // TEAM lanes hold one token: a pack of 16 bytes each, EACH packs where a row is longer. A team takes TOKENS tokens at a time, so
 // 2 * TOKENS packs a lane are on their way, and keeps a running maximum, sum and output (online softmax: Milakov and
-// Gimelshein, 2018). Teams meet in shared memory at the end, pieces in a second kernel (split-KV: Dao et al., 2023).
+// Gimelshein, 2018). Teams meet in shared memory at the end, splits in a second kernel (split-KV: Dao et al., 2023).
 #include "octavo.cuh"
 
 constexpr int SIZE = VECTOR ? 16 / sizeof(C) : 1;  // elements a load
@@ -116,25 +118,27 @@ struct State {
   }
 };
 
-// `pieces` of `piece` tokens; grid: rows * kv_heads * parts * pieces, a part being HEADS of the query heads of a kv head.
-// `partial`: float32 [rows, heads, pieces, RECORD].
+// `num_splits` of `split_tokens` tokens; grid: rows * kv_heads * parts * num_splits, a part being HEADS of the query heads of a
+// kv head.
+// `partial`: float32 [rows, heads, num_splits, RECORD].
 extern "C" __global__ void __launch_bounds__(THREADS)
 attention_pieces(const T* __restrict__ q, const C* __restrict__ keys, const C* __restrict__ values,
                  const int* __restrict__ starts, const int* __restrict__ contexts, const int* __restrict__ tables,
                  const float* __restrict__ key_scale, float* __restrict__ partial, int requests, int rows, int heads,
-                 int kv_heads, int blocks, int max_blocks, int pieces, int piece, int window, float scale, float soft_cap) {
+                 int kv_heads, int blocks, int max_blocks, int num_splits, int split_tokens, int window, float scale,
+                 float soft_cap) {
   DYNAMIC_SHARED(memory);
   float* records = reinterpret_cast<float*>(memory);  // [TEAMS, HEADS, RECORD]
   int group = heads / kv_heads, parts = ceil_div(group, HEADS);
   unsigned index = blockIdx.x;
-  int at_piece = index % pieces, part = index / pieces % parts, kv_head = index / pieces / parts % kv_heads;
-  int row = index / pieces / parts / kv_heads, first_head = kv_head * group + part * HEADS;
+  int split = index % num_splits, part = index / num_splits % parts, kv_head = index / num_splits / parts % kv_heads;
+  int row = index / num_splits / parts / kv_heads, first_head = kv_head * group + part * HEADS;
   int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
 
   int request = request_of(starts, requests, row), past = starts[request + 1];
   int end = row < past ? contexts[request] - (past - row) + 1 : 0;  // a row that nobody has sees nothing
-  int begin = max(window ? max(0, end - window) : 0, at_piece * piece);
-  end = min(end, (at_piece + 1) * piece);
+  int begin = max(window ? max(0, end - window) : 0, split * split_tokens);
+  end = min(end, (split + 1) * split_tokens);
 
   float query[HEADS][EACH][SIZE];
   State state;
@@ -177,7 +181,7 @@ attention_pieces(const T* __restrict__ q, const C* __restrict__ keys, const C* _
     float most = nothing(), sum = 0.0f;
     for (int i = 0; i < TEAMS; i++) most = fmaxf(most, records[(i * HEADS + h) * RECORD]);
     float base = most == nothing() ? 0.0f : most;
-    float* to = partial + ((static_cast<int64_t>(row) * heads + first_head + h) * pieces + at_piece) * RECORD;
+    float* to = partial + ((static_cast<int64_t>(row) * heads + first_head + h) * num_splits + split) * RECORD;
     for (int element = threadIdx.x; element < HEAD_DIM; element += THREADS) {
       float out = 0.0f;
       for (int i = 0; i < TEAMS; i++) {
@@ -195,22 +199,22 @@ attention_pieces(const T* __restrict__ q, const C* __restrict__ keys, const C* _
   }
 }
 
-// A warp puts the pieces of one row and head together. `total`: rows * heads.
+// A warp merges the splits of one row and head. `total`: rows * heads.
 extern "C" __global__ void __launch_bounds__(THREADS)
 attention_together(const float* __restrict__ partial, const float* __restrict__ value_scale, T* __restrict__ out, int64_t total,
-                   int heads, int kv_heads, int pieces) {
+                   int heads, int kv_heads, int num_splits) {
   int64_t index = static_cast<int64_t>(blockIdx.x) * (THREADS / WARP) + threadIdx.x / WARP;
   if (index >= total) return;
-  const float* records = partial + index * pieces * RECORD;
+  const float* records = partial + index * num_splits * RECORD;
   float most = nothing(), sum = 0.0f;
-  for (int i = 0; i < pieces; i++) most = fmaxf(most, records[i * RECORD]);
+  for (int i = 0; i < num_splits; i++) most = fmaxf(most, records[i * RECORD]);
   float base = most == nothing() ? 0.0f : most;
-  for (int i = 0; i < pieces; i++) sum += fast_exp2(records[i * RECORD] - base) * records[i * RECORD + 1];
+  for (int i = 0; i < num_splits; i++) sum += fast_exp2(records[i * RECORD] - base) * records[i * RECORD + 1];
   float scale = sum == 0.0f ? 0.0f : 1.0f / sum;  // nothing was seen: zeros
   if (value_scale != nullptr) scale *= value_scale[index % heads / (heads / kv_heads)];
   for (int element = threadIdx.x % WARP; element < HEAD_DIM; element += WARP) {
     float value = 0.0f;
-    for (int i = 0; i < pieces; i++) value += fast_exp2(records[i * RECORD] - base) * records[i * RECORD + 2 + element];
+    for (int i = 0; i < num_splits; i++) value += fast_exp2(records[i * RECORD] - base) * records[i * RECORD + 2 + element];
     out[index * HEAD_DIM + element] = from_float<T>(value * scale);
   }
 }

@@ -1,4 +1,4 @@
-// CUB's sum of all elements, in float32, as a shared library: what `reduce` is compared with. Needs nvcc and its headers.
+// CUB's DeviceReduce sum in float32 as a shared library: the baseline of `reduce`. Needs nvcc and its headers.
 #include <cub/device/device_reduce.cuh>
 #include <cuda_bf16.h>
 

@@ -1,13 +1,15 @@
-// The sum of each row of x [rows, size], in the ladder's steps. Every block sums one piece of one row; what the pieces of a
-// row give is summed by another launch, so the order of additions is fixed and the same input gives the same bits.
+// out[row] = sum of x[row, :], in five optimisation steps; bound by memory: sizeof(T) bytes for one addition.
+//
+// Every block sums one split of one row; a row's partial sums are summed by another launch, so the order of additions is fixed
+// and the same input gives the same bits.
 #include "octavo.cuh"
 
-// Which row, and which part of it, is this block's? Pieces are contiguous; the last of a row may be shorter, or empty.
-struct Piece {
+// The part of a row that this block sums. Splits are contiguous; the last of a row may be shorter, or empty.
+struct Split {
   int64_t begin, end;
-  DEVICE Piece(int64_t size, int pieces) {
-    int64_t row = blockIdx.x / static_cast<unsigned>(pieces), length = ceil_div(size, static_cast<int64_t>(pieces));
-    int64_t first = blockIdx.x % static_cast<unsigned>(pieces) * length;
+  DEVICE Split(int64_t size, int num_splits) {
+    int64_t row = blockIdx.x / static_cast<unsigned>(num_splits), length = ceil_div(size, static_cast<int64_t>(num_splits));
+    int64_t first = blockIdx.x % static_cast<unsigned>(num_splits) * length;
     begin = row * size + min(first, size);
     end = row * size + min(first + length, size);
   }
@@ -16,11 +18,11 @@ struct Piece {
 // Step 1. One element a thread, then a tree in shared memory. Neighbours are added first: in each round every second of the
 // threads that still work drops out, so all warps stay busy with few lanes, and a round's accesses share banks.
 extern "C" __global__ void __launch_bounds__(THREADS)
-reduce_interleaved(const T* __restrict__ x, float* __restrict__ out, int64_t size, int pieces) {
+reduce_interleaved(const T* __restrict__ x, float* __restrict__ out, int64_t size, int num_splits) {
   __shared__ float sums[THREADS];
-  Piece piece(size, pieces);
+  Split split(size, num_splits);
   int me = threadIdx.x;
-  sums[me] = piece.begin + me < piece.end ? to_float(x[piece.begin + me]) : 0.0f;
+  sums[me] = split.begin + me < split.end ? to_float(x[split.begin + me]) : 0.0f;
   __syncthreads();
   for (int distance = 1; distance < THREADS; distance *= 2) {
     if (me % (2 * distance) == 0) sums[me] += sums[me + distance];
@@ -45,26 +47,26 @@ DEVICE float tree(float mine, float* sums) {
 
 // Step 2. Still one element a thread.
 extern "C" __global__ void __launch_bounds__(THREADS)
-reduce_sequential(const T* __restrict__ x, float* __restrict__ out, int64_t size, int pieces) {
+reduce_sequential(const T* __restrict__ x, float* __restrict__ out, int64_t size, int num_splits) {
   __shared__ float sums[THREADS];
-  Piece piece(size, pieces);
-  int64_t at = piece.begin + threadIdx.x;
-  float sum = tree(at < piece.end ? to_float(x[at]) : 0.0f, sums);
+  Split split(size, num_splits);
+  int64_t at = split.begin + threadIdx.x;
+  float sum = tree(at < split.end ? to_float(x[at]) : 0.0f, sums);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
 // Step 3. Each thread first adds many elements, a block's width apart: one tree for all of them.
-DEVICE float strided_sum(const T* __restrict__ x, const Piece& piece) {
+DEVICE float strided_sum(const T* __restrict__ x, const Split& split) {
   float sum = 0.0f;
 #pragma unroll 4
-  for (int64_t at = piece.begin + threadIdx.x; at < piece.end; at += THREADS) sum += to_float(x[at]);
+  for (int64_t at = split.begin + threadIdx.x; at < split.end; at += THREADS) sum += to_float(x[at]);
   return sum;
 }
 extern "C" __global__ void __launch_bounds__(THREADS)
-reduce_strided(const T* __restrict__ x, float* __restrict__ out, int64_t size, int pieces) {
+reduce_strided(const T* __restrict__ x, float* __restrict__ out, int64_t size, int num_splits) {
   __shared__ float sums[THREADS];
-  Piece piece(size, pieces);
-  float sum = tree(strided_sum(x, piece), sums);
+  Split split(size, num_splits);
+  float sum = tree(strided_sum(x, split), sums);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
@@ -78,10 +80,10 @@ DEVICE float block_sum(float mine, float* sums) {
 
 // Step 4.
 extern "C" __global__ void __launch_bounds__(THREADS)
-reduce_shuffle(const T* __restrict__ x, float* __restrict__ out, int64_t size, int pieces) {
+reduce_shuffle(const T* __restrict__ x, float* __restrict__ out, int64_t size, int num_splits) {
   __shared__ float sums[THREADS / WARP];
-  Piece piece(size, pieces);
-  float sum = block_sum(strided_sum(x, piece), sums);
+  Split split(size, num_splits);
+  float sum = block_sum(strided_sum(x, split), sums);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
@@ -111,10 +113,10 @@ DEVICE float packed_sum(const T* __restrict__ x, int64_t begin, int64_t end, int
 
 // Step 5: nothing left but the memory.
 extern "C" __global__ void __launch_bounds__(THREADS)
-reduce_packs(const T* __restrict__ x, float* __restrict__ out, int64_t size, int pieces) {
+reduce_packs(const T* __restrict__ x, float* __restrict__ out, int64_t size, int num_splits) {
   __shared__ float sums[THREADS / WARP];
-  Piece piece(size, pieces);
-  float sum = block_sum(packed_sum(x, piece.begin, piece.end, threadIdx.x, THREADS), sums);
+  Split split(size, num_splits);
+  float sum = block_sum(packed_sum(x, split.begin, split.end, threadIdx.x, THREADS), sums);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 

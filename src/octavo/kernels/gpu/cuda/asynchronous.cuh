@@ -1,4 +1,4 @@
-// Copies that run beside the arithmetic: cp.async (sm_80), barriers in shared memory and the tensor copy engine, TMA (sm_90).
+// Asynchronous copies to shared memory: cp.async (sm_80), mbarriers and TMA tensor copies (sm_90), and their CPU emulation.
 // Names follow the PTX ISA's. The emulated twins copy at once, so a forgotten wait shows on a GPU only (compute-sanitizer).
 #pragma once
 #include "octavo.cuh"

@@ -1,4 +1,4 @@
-// CUDA's threads on a CPU, so that every CUDA kernel is proved without a GPU: a block is a ring of fibres, one per thread.
+// Emulation of CUDA blocks on a CPU, to test CUDA kernels without a GPU: a block is a ring of fibres, one per thread.
 //
 // A fibre runs until it waits (a barrier, a shuffle, a poll); the ring's order is shuffled anew for every block from a seed,
 // and shared memory is NaN when a block starts: what reads before the write, or races past a missing barrier, shows.
@@ -182,12 +182,12 @@ inline uint16_t to_bfloat16(float value) {
   if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40);
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-inline float from_half(uint16_t bits) {
+inline float from_float16(uint16_t bits) {
   _Float16 value;
   std::memcpy(&value, &bits, 2);
   return static_cast<float>(value);
 }
-inline uint16_t to_half(float value) {
+inline uint16_t to_float16(float value) {
   _Float16 rounded = static_cast<_Float16>(value);
   uint16_t bits;
   std::memcpy(&bits, &rounded, 2);
@@ -219,7 +219,7 @@ inline const char* run_block() {
   return block.problem;
 }
 
-// Blocks in an order of chance as well: nothing may depend on it.
+// Blocks in a random order as well: nothing may depend on it.
 inline const char* run_grid(const unsigned* sizes, size_t shared_bytes, uint64_t seed) {
   grid_size = {sizes[0], sizes[1], sizes[2]};
   block_size = {sizes[3], sizes[4], sizes[5]};

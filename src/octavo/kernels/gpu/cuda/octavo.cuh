@@ -1,4 +1,4 @@
-// What every kernel includes: element types and their conversions, 16-byte packs, warp reductions, activations.
+// Common device code of the CUDA kernels: element types, conversions, 16-byte packs, warp reductions, activations.
 // Self-contained, so that NVRTC compiles it without a CUDA toolkit; with OCTAVO_EMULATED a C++ compiler does (emulated.h).
 #pragma once
 
@@ -43,7 +43,7 @@ DEVICE float to_float(float16 value) {
 }
 DEVICE void convert(float value, bfloat16& out) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(value)); }
 DEVICE void convert(float value, float16& out) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(value)); }
-// Two at once, the first in the low half.
+// Two at once, the first in the low 16 bits.
 DEVICE uint32_t pack_pair(float low, float high, bfloat16) {
   uint32_t out;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
@@ -55,9 +55,9 @@ DEVICE uint32_t pack_pair(float low, float high, float16) {
   return out;
 }
 #else
-DEVICE float to_float(float16 value) { return emulated::from_half(value.bits); }
+DEVICE float to_float(float16 value) { return emulated::from_float16(value.bits); }
 DEVICE void convert(float value, bfloat16& out) { out.bits = emulated::to_bfloat16(value); }
-DEVICE void convert(float value, float16& out) { out.bits = emulated::to_half(value); }
+DEVICE void convert(float value, float16& out) { out.bits = emulated::to_float16(value); }
 template <class U>
 DEVICE uint32_t pack_pair(float low, float high, U) {
   U first, second;
@@ -67,7 +67,7 @@ DEVICE uint32_t pack_pair(float low, float high, U) {
 }
 #endif
 
-// As a half with the exponent's bias corrected: exact, subnormals included; all ones is the one NaN. For any architecture.
+// As a float16 with the exponent's bias corrected: exact, subnormals included; all ones is the one NaN. For any architecture.
 DEVICE float to_float(float8_e4m3fn value) {
   uint32_t size = value.bits & 0x7f;
   float out = to_float(float16{static_cast<uint16_t>((value.bits & 0x80) << 8 | size << 7)}) * 256.0f;

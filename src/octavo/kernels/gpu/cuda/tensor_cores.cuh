@@ -1,5 +1,7 @@
-// Matrix instructions. mma.sync (sm_80): a warp multiplies fragments that lie in its registers. wgmma (sm_90a): four warps
-// multiply tiles that lie in shared memory, asynchronously. Layouts: PTX ISA, sections on mma and wgmma fragments.
+// Tensor-core instructions and their CPU emulation.
+//
+// mma.sync (sm_80): a warp multiplies fragments that lie in its registers. wgmma (sm_90a): four warps multiply tiles that lie in
+// shared memory, asynchronously. Layouts: PTX ISA, sections on mma and wgmma fragments.
 #pragma once
 #include "asynchronous.cuh"
 
@@ -107,7 +109,7 @@ DEVICE void load_matrices(uint32_t (&out)[4], const void* row) { load_matrices_(
 DEVICE void load_matrices_transposed(uint32_t (&out)[4], const void* row) { load_matrices_(out, row, true); }
 
 template <class T>
-DEVICE float half_of(uint32_t pair, unsigned which) {
+DEVICE float element_of(uint32_t pair, unsigned which) {
   return to_float(T{static_cast<uint16_t>(pair >> 16 * which)});
 }
 
@@ -121,8 +123,8 @@ DEVICE void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t* b, T) {
   for (unsigned i = 0; i < 4; i++) {
     unsigned row = group + i / 2 * 8, column = 2 * pair + i % 2;
     for (unsigned k = 0; k < 16; k++)
-      d[i] += half_of<T>(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2) *
-              half_of<T>(all[column * 4 + k % 8 / 2].b[k / 8], k % 2);
+      d[i] += element_of<T>(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2) *
+              element_of<T>(all[column * 4 + k % 8 / 2].b[k / 8], k % 2);
   }
 }
 
@@ -145,10 +147,10 @@ DEVICE void wgmma(float (&d)[COUNT], uint64_t a, uint64_t b, int accumulate, T) 
   };
   unsigned thread = threadIdx.x % 128, first = thread / 32 * 16 + thread % 32 / 4, pair = thread % 4;
   float rows[2][16];
-  for (int half = 0; half < 2; half++)
+  for (int part = 0; part < 2; part++)
     for (int k = 0; k < 16; k++) {
-      unsigned row = first + half * 8;
-      rows[half][k] = read(field(a, 0) + row / 8 * field(a, 32) + row % 8 * 128 + k * 2);
+      unsigned row = first + part * 8;
+      rows[part][k] = read(field(a, 0) + row / 8 * field(a, 32) + row % 8 * 128 + k * 2);
     }
   for (int i = 0; i < COUNT; i += 4)
     for (int odd = 0; odd < 2; odd++) {
