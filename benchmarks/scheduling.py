@@ -51,7 +51,7 @@ class Case:
     block_size: int = 16
 
 
-INPUTS = {
+CASES = {
     "azure-code": Case("azure-code", 500, (0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)),
     "azure-conv": Case("azure-conv", 456, (1.0, 1.2, 1.35, 1.65, 1.8, 2.0, 2.25, 2.5, 3.0)),
     "mooncake-conv": Case("mooncake-conv", 250, (), block_size=64),
@@ -73,7 +73,7 @@ def about() -> dict[str, str]:
 
 def measure(name: str) -> list[dict[str, Any]]:
     """One row per load, seed and policy, load by load."""
-    case, source = INPUTS[name], list(read_trace(INPUTS[name].trace))
+    case, source = CASES[name], list(read_trace(CASES[name].trace))
     setup = Setup(find_machine("h200-8b"), case.classes, block_size=case.block_size)
 
     def arrivals_of_seed(seed: int) -> list[Arrival]:
@@ -193,7 +193,7 @@ def _mean(values: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/scheduling"))
-    parser.add_argument("--cases", default=";".join(INPUTS), help="measured anew; the others stay as the file has them")
+    parser.add_argument("--cases", default=";".join(CASES), help="measured anew; the others stay as the file has them")
     options = parser.parse_args()
     path = options.out / "policies.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -201,8 +201,8 @@ def main() -> None:
         fresh = measure(name)
         if path.exists():  # another case may have been written meanwhile
             rows = json.loads(path.read_text())["rows"]
-        rows = [row for row in rows if row["trace"] in INPUTS and row["trace"] != name and "most_kept" in row] + fresh
-        rows.sort(key=lambda row: list(INPUTS).index(row["trace"]))
+        rows = [row for row in rows if row["trace"] in CASES and row["trace"] != name and "most_kept" in row] + fresh
+        rows.sort(key=lambda row: list(CASES).index(row["trace"]))
         path.write_text(json.dumps({"facts": about(), "rows": rows}) + "\n")
         (options.out / "policies.md").write_text("\n".join(summary(rows)))
         draw(rows, options.out / "goodput.svg")

@@ -92,7 +92,7 @@ def tiny_benchmarks(name: str) -> tuple[Benchmark, ...]:
 
 def steps_of(name: str) -> tuple[OptimisationStep, ...]:
     """``STEPS`` in ``kernels/<name>/steps.py``; empty for an operation that has none."""
-    found: tuple[OptimisationStep, ...] = _part_of(name, "ladder", "STEPS")
+    found: tuple[OptimisationStep, ...] = _part_of(name, "steps", "STEPS")
     return found
 
 
