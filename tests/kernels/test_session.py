@@ -175,7 +175,7 @@ def test_a_study_counts_graphs_and_names_their_breaks():
         return x * 2
 
     graphs, causes = compile_study.graph_breaks(broken, (torch.ones(2),))
-    assert graphs == 2 and len(causes) == 1 and "test_kernels_session.py:" in causes[0]
+    assert graphs == 2 and len(causes) == 1 and "test_session.py:" in causes[0]
 
 
 def test_what_compilation_costs_and_when_it_pays():

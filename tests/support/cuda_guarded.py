@@ -1,4 +1,4 @@
-"""Run by ``test_kernels_cuda.py`` in a process of its own: every emulated CUDA back end on inputs that end where memory ends.
+"""Run by ``tests/kernels/test_cuda.py`` in a process of its own: every emulated CUDA back end on inputs that end where memory ends.
 
 Each input's last byte lies before a page that nobody may touch, so one load too far kills the process.
 """
