@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -57,10 +59,6 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
 def dotted(node: ast.expr) -> str:
     """``torch.jit.load`` for that expression, empty for what is not a plain name."""
     if isinstance(node, ast.Name):
@@ -74,7 +72,32 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
+@dataclass(frozen=True)
+class Source:
+    """One file of the package, read and parsed once for all laws."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def nodes(self) -> Iterator[ast.AST]:
+        return ast.walk(self.tree)
+
+    def at(self, line: int, what: str) -> str:
+        return f"{self.path.relative_to(ROOT)}:{line}: {what}"
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[Source]:
+    texts = [(path, path.read_text(encoding="utf-8")) for path in FILES]
+    return [Source(path, text, ast.parse(text, str(path))) for path, text in texts]
+
+
+def lawful(offenders: Iterable[str]) -> None:
+    """Every breach of a law at once, a line each."""
+    found = list(offenders)
+    assert not found, "\n".join(["", *found])
 
 
 def test_every_room_is_on_the_map() -> None:
@@ -95,83 +118,111 @@ def test_no_room_is_empty() -> None:
     assert empty == []
 
 
-@each_file
-def test_no_code_comes_from_data(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
+def code_from_data(source: Source) -> Iterator[str]:
+    for node in source.nodes:
         if isinstance(node, ast.Import):
-            assert FORBIDDEN_IMPORTS.isdisjoint(alias.name.split(".")[0] for alias in node.names)
+            for alias in node.names:
+                if alias.name.split(".")[0] in FORBIDDEN_IMPORTS:
+                    yield source.at(node.lineno, f"imports {alias.name}")
         elif isinstance(node, ast.ImportFrom):
-            assert (node.module or "").split(".")[0] not in FORBIDDEN_IMPORTS
+            if (node.module or "").split(".")[0] in FORBIDDEN_IMPORTS:
+                yield source.at(node.lineno, f"imports from {node.module}")
         elif isinstance(node, ast.Call):
-            of_nothing = ast.unparse(node) == "exec('')"
-            assert of_nothing or dotted(node.func) not in FORBIDDEN_CALLS, f"{dotted(node.func)} in line {node.lineno}"
-            shell = [one for one in node.keywords if one.arg == "shell"]
-            assert not shell, f"shell= in line {node.lineno}"
+            if dotted(node.func) in FORBIDDEN_CALLS and ast.unparse(node) != "exec('')":
+                yield source.at(node.lineno, f"calls {dotted(node.func)}")
+            if any(one.arg == "shell" for one in node.keywords):
+                yield source.at(node.lineno, "passes shell=")
 
 
-@each_file
-def test_no_hidden_state(path: Path) -> None:
-    tree = tree_of(path)
+def test_no_code_comes_from_data(sources: list[Source]) -> None:
+    lawful(chain.from_iterable(map(code_from_data, sources)))
+
+
+def is_mutable(value: ast.expr) -> bool:
+    maker = dotted(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
+    kinds = ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp
+    return isinstance(value, kinds) or maker in MUTABLE_MAKERS
+
+
+def hidden_state(source: Source) -> Iterator[str]:
     constants: set[str] = set()
-    for statement in tree.body:
-        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
-            continue
-        value = statement.value
-        maker = dotted(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
-        if isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp) or (
-            maker in MUTABLE_MAKERS
-        ):
+    for statement in source.tree.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value and is_mutable(statement.value):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             names = {dotted(target) for target in targets} - {"__all__"}
-            assert all(name.isupper() for name in names), f"module-level state {names} in line {statement.lineno}"
+            if not all(name.isupper() for name in names):
+                yield source.at(statement.lineno, f"module-level state {names}")
             constants |= names
-    for node in ast.walk(tree):
-        assert not isinstance(node, ast.Global), f"global in line {node.lineno}"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
-            assert dotted(node.func.value) not in constants, f"a constant is changed in line {node.lineno}"
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-            assert dotted(node.value) not in constants, f"a constant is changed in line {node.lineno}"
+    for node in source.nodes:
+        if isinstance(node, ast.Global):
+            yield source.at(node.lineno, "global")
+        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS
+        if called and dotted(node.func.value) in constants:
+            yield source.at(node.lineno, "a constant is changed")
+        stored = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del)
+        if stored and dotted(node.value) in constants:
+            yield source.at(node.lineno, "a constant is changed")
 
 
-def test_at_most_three_environment_variables_are_read() -> None:
-    read: set[str] = set()
-    for path in FILES:
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Call) and dotted(node.func) in ("os.environ.get", "os.getenv"):
-                assert isinstance(node.args[0], ast.Constant), (
-                    f"{name_of(path)}:{node.lineno} reads a computed variable"
-                )
-                read.add(node.args[0].value)
-            elif isinstance(node, ast.Subscript) and dotted(node.value) == "os.environ":
-                assert isinstance(node.slice, ast.Constant), f"{name_of(path)}:{node.lineno} reads a computed variable"
-                read.add(node.slice.value)
-    assert read - PLATFORM_VARIABLES <= OUR_VARIABLES
+def test_no_hidden_state(sources: list[Source]) -> None:
+    lawful(chain.from_iterable(map(hidden_state, sources)))
 
 
-@each_file
-def test_a_file_says_what_it_answers_and_fits_in_a_head(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    tree = tree_of(path)
-    if tree.body:
-        assert ast.get_docstring(tree), "no module docstring"
-    assert len(text.splitlines()) <= MAX_FILE_LINES
-    for function in functions(tree):
+def variables_read(source: Source) -> Iterator[tuple[int, str | None]]:
+    """Line and name of each environment variable that is read; no name where it is computed."""
+    for node in source.nodes:
+        name: ast.expr | None = None
+        if isinstance(node, ast.Call) and dotted(node.func) in ("os.environ.get", "os.getenv"):
+            name = node.args[0]
+        elif isinstance(node, ast.Subscript) and dotted(node.value) == "os.environ":
+            name = node.slice
+        if name is not None:
+            yield node.lineno, name.value if isinstance(name, ast.Constant) else None
+
+
+def test_at_most_three_environment_variables_are_read(sources: list[Source]) -> None:
+    allowed = OUR_VARIABLES | PLATFORM_VARIABLES
+    lawful(
+        source.at(line, f"reads {name or 'a computed variable'}")
+        for source in sources
+        for line, name in variables_read(source)
+        if name not in allowed
+    )
+
+
+def oversized(source: Source) -> Iterator[str]:
+    if source.tree.body and not ast.get_docstring(source.tree):
+        yield source.at(1, "no module docstring")
+    num_lines = len(source.text.splitlines())
+    if num_lines > MAX_FILE_LINES:
+        yield source.at(1, f"{num_lines} lines, at most {MAX_FILE_LINES}")
+    for function in functions(source.tree):
         assert function.end_lineno is not None
         num_lines = function.end_lineno - function.lineno + 1
-        assert num_lines <= MAX_FUNCTION_LINES, f"{function.name} has {num_lines} lines"
+        if num_lines > MAX_FUNCTION_LINES:
+            yield source.at(function.lineno, f"{function.name} has {num_lines} lines, at most {MAX_FUNCTION_LINES}")
 
 
-@each_file
-def test_functions_take_few_parameters(path: Path) -> None:
-    if path.parent.name == "cli":
+def test_a_file_has_a_first_line_and_fits_in_a_head(sources: list[Source]) -> None:
+    lawful(chain.from_iterable(map(oversized, sources)))
+
+
+def many_parameters(source: Source) -> Iterator[str]:
+    parent = source.path.parent
+    if parent.name == "cli":
         return  # a command's parameters are its flags
-    if path.parent.name in NAMES and path.parent.parent.name == "kernels":
+    if parent.name in NAMES and parent.parent.name == "kernels":
         return  # an operation's arguments are flat, as torch.library wants them; a GPU kernel's are its launch
-    for function in functions(tree_of(path)):
+    for function in functions(source.tree):
         arguments = function.args
         names = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
         names = [name for name in names if name not in ("self", "cls")]
-        assert len(names) <= MAX_PARAMETERS, f"{function.name} takes {names}"
+        if len(names) > MAX_PARAMETERS:
+            yield source.at(function.lineno, f"{function.name} takes {names}")
+
+
+def test_functions_take_few_parameters(sources: list[Source]) -> None:
+    lawful(chain.from_iterable(map(many_parameters, sources)))
 
 
 def readme_commands(program: str) -> list[list[str]]:

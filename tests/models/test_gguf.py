@@ -212,9 +212,8 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[transfor
 
 
 def test_names_layout_and_logits_are_transformers(checkpoint: tuple[transformers.PreTrainedModel, Path]) -> None:
-    from support.ragged import Blocks, model_batch
-
     from octavo.models.load import load_model
+    from support.ragged import Blocks, model_batch
 
     reference, path = checkpoint
     weights = GGUFWeights(path)

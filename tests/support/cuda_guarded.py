@@ -1,6 +1,6 @@
-"""Run by ``tests/kernels/test_cuda.py`` in a process of its own: every emulated CUDA back end on inputs that end where memory ends.
+"""Program: every emulated CUDA back end on inputs whose last byte lies before a page that nobody may touch.
 
-Each input's last byte lies before a page that nobody may touch, so one load too far kills the process.
+One load too far kills the process; ``tests/kernels/test_cuda.py`` runs it in a process of its own.
 """
 
 from __future__ import annotations
