@@ -1,4 +1,4 @@
-"""Every setting, frozen, with its one default, its bounds and the words the command line shows for it.
+"""``EngineConfig`` and ``ServerConfig``: every setting, frozen, with its one default, its bounds and the CLI's help text.
 
 The flags of ``octavo serve`` are generated from these fields (``max_num_running`` -> ``--max-num-running``). Unknown keys
 raise with a suggestion. ``auto`` is resolved once, by ``octavo.engine.resolve``, into a config without any ``auto``.

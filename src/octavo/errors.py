@@ -1,4 +1,4 @@
-"""The whole exception tree, with the HTTP status of each and whether a retry can help.
+"""The exception hierarchy, with the HTTP status of each error and whether a retry can help.
 
     OctavoError                     500
     ├── InvalidRequestError         400   the client sent something we cannot honour

@@ -1,4 +1,4 @@
-"""Where this user's files of Octavo lie."""
+"""The user's cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may this process use? Cores, memory, instruction sets and GPUs, as the limits around it allow. Imports no torch.
+"""Usable hardware: cores, memory, instruction sets and GPUs within affinity and cgroup limits. Imports no torch.
 
 A container sees all cores and all memory of its machine, but gets what its cgroup grants. Every number here is the smallest
 of what the machine has and what the limits leave. Sources: proc(5), cgroups(7), the kernel's admin-guide/cgroup-v2.

@@ -1,4 +1,4 @@
-"""Config fields as command-line flags: one typer option per field, made from its type, bounds, default and words.
+"""Config fields as command-line flags: one typer option per field, from its type, bounds, default and description.
 
 A field without a description gets no flag. Flags that were not given do not appear in ``Given``, so a config file can stand
 between them and the defaults.

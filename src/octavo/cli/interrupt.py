@@ -1,4 +1,4 @@
-"""Ctrl-C that stops the answer and not the program."""
+"""SIGINT handling of interactive commands: the first Ctrl-C stops the response, the second the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``octavo``: picks the command, turns every error into one line and an exit code.
+"""``octavo``, the console entry point: command dispatch, errors as one line, exit codes.
 
 Exit codes: 0 done, 1 it failed, 2 the command line or a config file is wrong, 130 interrupted. A command's module is
 imported only when it is named, and imports heavy rooms only when it runs.

@@ -1,4 +1,4 @@
-"""Which model does a command mean? Finds and fetches it (with a bar), and keeps model and executor from contradicting."""
+"""The MODEL argument of commands: lookup, download with a progress bar, consistency with ``--executor``."""
 
 from __future__ import annotations
 

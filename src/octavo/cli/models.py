@@ -1,4 +1,4 @@
-"""``octavo models list | pull | show | packed | clear-packed``: what is known, what is here, what it needs and keeps."""
+"""``octavo models list | pull | show | packed | clear-packed``: registry, downloads, memory estimate, packed-model cache."""
 
 from __future__ import annotations
 

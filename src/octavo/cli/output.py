@@ -1,4 +1,4 @@
-"""How commands speak: results on stdout, everything else on stderr; colours and bars only on a terminal."""
+"""Terminal output of commands: stdout and stderr consoles, byte and count formats, download progress."""
 
 from __future__ import annotations
 

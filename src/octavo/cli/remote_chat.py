@@ -1,4 +1,4 @@
-"""A conversation partner behind HTTP: any server with OpenAI's streaming chat completions."""
+"""Chat over HTTP with any server that has OpenAI's streaming chat completions."""
 
 from __future__ import annotations
 

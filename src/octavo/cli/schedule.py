@@ -1,4 +1,4 @@
-"""``octavo schedule``: what would another scheduling policy do to this traffic?"""
+"""``octavo schedule compare``: a trace replayed under several scheduling policies in the simulator."""
 
 from __future__ import annotations
 

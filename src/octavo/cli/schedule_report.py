@@ -1,4 +1,4 @@
-"""What ``octavo schedule compare`` found, as one page in the style of ``octavo bench report``."""
+"""HTML report of ``octavo schedule compare``: tables, goodput, TTFT distributions, SLO attainment over load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``octavo serve``: the OpenAI API over one model. Flags over config file over defaults; ``--explain`` shows what came out."""
+"""``octavo serve``: the OpenAI-compatible server; flags over config file over defaults; ``--explain`` prints the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config and model -> a ready engine, in whichever process calls it."""
+"""Construction of an engine from config and model path: executor, KV cache, scheduler, resolved settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine in a process of its own, as ``types.EngineClient``. Imports no torch: the server process stays small."""
+"""``EngineClient`` over an engine in a process of its own. Imports no torch: the server process stays small."""
 
 from __future__ import annotations
 

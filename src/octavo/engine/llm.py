@@ -1,4 +1,4 @@
-"""The library facade: ``octavo.LLM("smollm2-135m-instruct").generate("Once upon a time")``. Engine and caller share a process."""
+"""Library API: ``octavo.LLM("smollm2-135m-instruct").generate("Once upon a time")``, the engine in the caller's process."""
 
 from __future__ import annotations
 

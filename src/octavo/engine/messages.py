@@ -1,4 +1,4 @@
-"""What crosses the border between server and engine process: typed messages, msgpack, in length-prefixed frames.
+"""IPC messages between server and engine process: msgpack in length-prefixed frames.
 
 A frame is a 4-byte big-endian length and a msgpack body of at most ``MAX_FRAME_BYTES``. Nothing is pickled; every body is
 validated against its type when it is read. Order is kept in both directions, which the life of a request relies on:

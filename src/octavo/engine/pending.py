@@ -1,4 +1,4 @@
-"""Which requests has the server handed to the engine, and what have they heard? Each accepted one ends exactly once.
+"""Pending requests on the server's side: one event queue each, exactly one terminal event, abort on disconnect, drain.
 
 Lives on the server's event loop, on this side of every kind of engine: what the engine says comes in through ``handle``,
 what one request waits for goes out through ``stream``.

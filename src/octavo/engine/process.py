@@ -1,4 +1,4 @@
-"""The engine's own process: ``python -m octavo.engine.process FD``, FD being its end of the server's socket.
+"""Main program of the engine process: ``python -m octavo.engine.process FD``, FD its end of the server's socket.
 
 The main thread runs the loop, a reader thread only moves commands from the socket to a queue. The process lives as long
 as its server: it ignores SIGINT and SIGTERM (the server decides when it ends) and is gone as soon as the server is. On

@@ -1,4 +1,4 @@
-"""One engine process from its start to its end, as the server's event loop sees it."""
+"""The server's handle on one engine process: spawn, socket messages, readiness, exit reason, stop and kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`auto`, resolved once: a pure function from config, model and hardware to a config without any auto, with its reasons."""
+"""Resolution of ``auto`` settings: config, model and hardware -> concrete config and a reason for each choice."""
 
 from __future__ import annotations
 

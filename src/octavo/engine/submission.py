@@ -1,4 +1,4 @@
-"""What a submission must satisfy to run, whoever sent it, and how it becomes a request with nothing left open."""
+"""Validation of a ``Submission`` (token ids, ranges, context length) and its completion into a ``Request``."""
 
 from __future__ import annotations
 

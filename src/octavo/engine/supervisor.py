@@ -1,4 +1,4 @@
-"""Keeps one engine process alive: notices death and hang, answers for its requests, starts another, gives up in the end."""
+"""Supervisor of the engine process: crash and hang detection, failing of its requests, restarts with back-off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When is an engine hung, and how often may it die? Two small judges without a clock of their own."""
+"""Hang detection (pending work, no finished step) and restart limit with back-off; time is an argument."""
 
 from __future__ import annotations
 

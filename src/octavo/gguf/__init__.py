@@ -1,1 +1,1 @@
-"""GGUF files, read without trusting them: header, tensor table, metadata; below ``models`` and ``text``, which both need them."""
+"""GGUF files: header, tensor table and metadata, parsed as untrusted input."""

@@ -1,4 +1,4 @@
-"""What does a GGUF file say about itself? A reader of its header that trusts nothing in it.
+"""GGUF header parser for untrusted files: version, metadata, tensor table, all bounds checked.
 
 Every count, length, type, offset and size is checked against the file and against fixed limits before memory is taken
 for it, so a corrupt, truncated or malicious file ends in one ``WeightFormatError``. Tensor bytes are not read here.

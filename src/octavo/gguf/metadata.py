@@ -1,4 +1,4 @@
-"""The key/value part of a GGUF header as a mapping, with accessors that check what they hand out."""
+"""GGUF metadata (the key/value part of the header) as a mapping with type-checking accessors."""
 
 from __future__ import annotations
 

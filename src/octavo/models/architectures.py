@@ -1,4 +1,4 @@
-"""The architecture table: from a Hugging Face ``config.json`` to a ``TransformerConfig``. One entry per architecture.
+"""Architecture table: Hugging Face ``config.json`` -> ``TransformerConfig``, one entry per architecture.
 
 What an architecture adds to the plain Llama is said here, as features of the config; model code reads those features.
 A feature that is not computed is refused by name, never ignored. No torch.

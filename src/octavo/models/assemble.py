@@ -1,4 +1,4 @@
-"""Builds a transformer from a weight source: every feature of the config becomes a piece, absent ones ``identity``."""
+"""Construction of a ``Transformer`` from a weight source; a feature that the config lacks becomes ``identity``."""
 
 from __future__ import annotations
 

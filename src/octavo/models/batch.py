@@ -1,4 +1,4 @@
-"""The plan as flat tensors: what a model's forward takes."""
+"""``ModelBatch``, the input of a model's forward pass: token ids, positions, block tables and slots as flat tensors."""
 
 from __future__ import annotations
 

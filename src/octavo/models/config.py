@@ -1,4 +1,4 @@
-"""One description that covers every architecture of the table. No torch here: `models show` reads it instantly."""
+"""``TransformerConfig``: the hyperparameters of every supported architecture. No torch: `models show` reads it instantly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks of quantised weights -> float32, chunk by chunk, on a few threads.
+"""Dequantisation of GGUF blocks to float32, chunk by chunk on a few threads.
 
 The values are exactly the ``gguf`` library's. It works block by block, so any cut between blocks gives its results;
 chunks that fit in the processor's caches and numpy's release of the GIL make it several times faster. The four types of

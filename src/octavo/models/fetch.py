@@ -1,4 +1,4 @@
-"""How a registered model gets into the cache folder: whole and checked, or not at all.
+"""Download of a registered model into the cache folder: checksums, file lock, manifest, atomic rename.
 
     <cache>/models/<name>/<file>            the model
     <cache>/models/<name>/<file>.json       manifest: what was checked, when

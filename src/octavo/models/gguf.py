@@ -1,4 +1,4 @@
-"""A GGUF file as a model: its config, and its weights under Hugging Face names in Hugging Face's layout.
+"""GGUF weight source: config and tensors under Hugging Face names in Hugging Face's layout.
 
 llama.cpp's writers store two things differently, and this file undoes both: tensors have other names, and for ``llama``
 the rows of q and k are interleaved for its rotary kernel. Gemma's norms already contain their offset of 1.

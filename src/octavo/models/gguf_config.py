@@ -1,4 +1,4 @@
-"""GGUF metadata -> TransformerConfig. Key names: ggml/docs/gguf.md and the writers of the llama.cpp project.
+"""GGUF metadata -> ``TransformerConfig``. Key names: ggml/docs/gguf.md and the writers of the llama.cpp project.
 
 A value that would change the model's answers and that Octavo does not honour raises ``UnsupportedModelError``; a value
 that no sound file holds raises ``WeightFormatError``.

@@ -1,4 +1,4 @@
-"""``hf://org/name[@revision][/file.gguf]``: models of the Hugging Face hub, through ``huggingface_hub`` and its own cache.
+"""Hugging Face hub models, ``hf://org/name[@revision][/file.gguf]``, through ``huggingface_hub`` and its own cache.
 
 Only safetensors, GGUF and small text files are fetched; pickled weights and Python code of a repository never are.
 """

@@ -1,4 +1,4 @@
-"""From a path to a model: a folder with safetensors, or a .gguf file. Heavy imports happen when they are needed."""
+"""Model loading from a path, a safetensors folder or a .gguf file: config, torch transformer or packed model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What will a model need in memory? Arithmetic on its config, before anything is loaded. No torch.
+"""Memory estimate of a model from its config alone: weights, KV cache, activations. No torch.
 
 weights      num_parameters * bytes per element, norms and biases included
 KV cache     2 (keys, values) * layers * kv heads * head size * bytes per element, for every token of every block

@@ -1,4 +1,4 @@
-"""The pieces a transformer is put together from: plain objects over tensors, each a function of its input.
+"""Building blocks of a transformer: plain objects over tensors, each a function of its input.
 
 A feature that a model lacks is ``identity`` in its place, so the model has no branches; a later transform (quantised
 weights, sharding, adapters) replaces a piece by another one with the same call.

@@ -1,4 +1,4 @@
-"""From a weight source to a packed model: plan where every tensor goes, then fill the memory on a few threads."""
+"""Weight packing for the native CPU kernels: the memory layout of all tensors, then filled on a few threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as the native CPU kernels take it: packed matrices, float32 norms, all in one piece of memory."""
+"""``PackedModel``: weights in the native CPU kernels' layout, packed matrices and float32 norms in one allocation."""
 
 from __future__ import annotations
 

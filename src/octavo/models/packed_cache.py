@@ -1,4 +1,4 @@
-"""Packed models on disk, so that the second start only maps a file.
+"""On-disk cache of packed models: a second start maps a file instead of packing again.
 
     <cache>/packed/<key>.octavo   preamble and header, then at a multiple of 2 MiB the model's memory as it is
     <cache>/packed/.part-*        a write under way; an interrupted one is removed by the next

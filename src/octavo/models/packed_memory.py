@@ -1,4 +1,4 @@
-"""The memory of a packed model: in large pages where the system has them, and its checksum.
+"""Huge-page memory of a packed model, allocated or mapped from a file, and its checksum.
 
 Weights are streamed through once a step. In pages of 4 KiB the processor spends a fifth to a quarter of that on address
 translation; in pages of 2 MiB next to nothing. Anonymous memory gets them on request. A mapped file has them where its file

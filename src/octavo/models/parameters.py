@@ -1,4 +1,4 @@
-"""From a weight source to the tensors of a model: which tensors there must be, and where each of them goes.
+"""The tensors of a model's layers (q, k, v and gate, up merged), and their loading from a weight source.
 
 Matrices that read the same input are merged (q, k, v; gate, up), so a layer has four products. Every source tensor is
 read straight into its place, so loading needs the model's own memory and little more.

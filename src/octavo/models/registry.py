@@ -1,4 +1,4 @@
-"""Which models are known by name, and what a name given by a user stands for.
+"""Model registry: models known by name, and the lookup of a name, path or ``hf://`` reference given by a user.
 
 A name is one of: a registry name or alias, a folder with safetensors, a ``.gguf`` file, ``hf://org/name[@revision]``, or
 ``fake`` (no model at all, for the fake executor).

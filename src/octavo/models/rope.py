@@ -1,4 +1,4 @@
-"""RoPE settings in every spelling that config.json files use, and the frequencies they mean. No torch.
+"""RoPE settings: every spelling of ``config.json`` (linear, Llama 3 scaling), and the frequencies they mean. No torch.
 
 transformers 5 writes ``rope_parameters`` (for Gemma 3 one per layer type), earlier versions ``rope_theta``,
 ``rope_scaling`` and ``rope_local_base_freq``.

@@ -1,4 +1,4 @@
-"""Weights from a folder of safetensors files (one, or shards named by an index), checked before anything is allocated.
+"""Safetensors weight source: a folder with one file, or shards named by an index, checked before anything is allocated.
 
 The safetensors library checks each file; the bytes are read here, in chunks: no page of a file stays mapped, and no torch is
 needed for bfloat16, which numpy has no type for.

@@ -1,4 +1,4 @@
-"""Which tensors a model of this config consists of, by their Hugging Face names, and their shapes. No torch."""
+"""Expected tensors of a model by config: their Hugging Face names and shapes. No torch."""
 
 from __future__ import annotations
 

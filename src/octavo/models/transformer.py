@@ -1,4 +1,4 @@
-"""One plain decoder-only transformer for every architecture of the table, over the kernels."""
+"""Decoder-only transformer for every architecture of the table: forward pass over the kernels."""
 
 from __future__ import annotations
 

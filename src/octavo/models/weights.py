@@ -1,4 +1,4 @@
-"""Where a model's weights come from: one protocol over safetensors folders and GGUF files."""
+"""``WeightSource``: the protocol that safetensors folders and GGUF files share."""
 
 from __future__ import annotations
 

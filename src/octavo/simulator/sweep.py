@@ -1,4 +1,4 @@
-"""Policies over several loads: how much traffic does each take before promises break?"""
+"""Load sweep of scheduling policies: SLO attainment at each load, and the knee."""
 
 from __future__ import annotations
 

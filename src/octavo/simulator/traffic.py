@@ -1,5 +1,4 @@
-"""Which requests come when? A recorded trace, repeated and compressed to a load, with classes and tenants drawn from a
-seed.
+"""Arrivals of a simulation: a recorded trace scaled to a load, with service classes and tenants drawn from a seed.
 
 The same seed gives every policy the same requests at the same times.
 """

@@ -1,4 +1,4 @@
-"""How many promises could any scheduler keep, even one that knows the future? An upper bound on a replay's goodput.
+"""Upper bound on SLO attainment of any scheduler, clairvoyant ones included: a linear program over deadlines.
 
 A request whose first token is on time got all its prefill between its arrival and its due time. In every interval [a, b]
 the work of requests that arrive and are due within it takes at most b - a seconds:
