@@ -1,4 +1,4 @@
-"""The parts of a GPU session that need transformers: Llama-3.1-8B's shapes with random weights, end to end and compiled."""
+"""Parts of a GPU run that need transformers: Llama-3.1-8B's shapes with random weights, end to end and under torch.compile."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 import octavo.kernels as K
-from octavo.kernels.gpu.compile_study import MODES, Subject, row, study, words
-from octavo.kernels.gpu.plain_llama import LLAMA_3_1_8B, Shape
-from octavo.kernels.gpu.session import Options, Part
-from octavo.kernels.gpu.timing import Timing, measure, one_line
+from octavo.kernels.gpu.lab.compile_study import MODES, Subject, row, study, words
+from octavo.kernels.gpu.lab.options import Options
+from octavo.kernels.gpu.lab.parts import Part
+from octavo.kernels.gpu.lab.plain_llama import LLAMA_3_1_8B, Shape
+from octavo.kernels.gpu.lab.timing import Timing, measure, one_line
 
 TINY = Shape(2, 48, 80, 6, 2, 97, 256)
 # prompt or context tokens, batch: decode is bound by the weights, prefill by arithmetic

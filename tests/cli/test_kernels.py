@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from octavo.cli.main import run
-from octavo.kernels.gpu import measured
-from octavo.kernels.gpu.benchmark import steps_of
+from octavo.kernels.gpu.lab import measured
+from octavo.kernels.gpu.lab.benchmark import steps_of
 from octavo.kernels.registry import NAMES
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -70,9 +70,9 @@ def test_an_unknown_operation_gets_the_list(capsys, command):
     assert "unknown operation 'no_such'; known: " in said and "rms_norm" in said and said.count("\n") == 1
 
 
-def test_an_operation_without_a_ladder(capsys):
+def test_an_operation_without_optimisation_steps(capsys):
     assert run(["kernels", "explain", "rms_norm"]) == 2
-    assert "rms_norm has no ladder; operations with one: " in capsys.readouterr().err
+    assert "rms_norm has no optimisation steps; operations with them: " in capsys.readouterr().err
 
 
 def test_a_run_is_adopted_beside_those_of_other_gpus(tmp_path):
@@ -82,9 +82,12 @@ def test_a_run_is_adopted_beside_those_of_other_gpus(tmp_path):
     for gpu in ("A", "B"):
         environment = {"gpu": gpu, "date": "2026-11-21", "commit": "abc"}
         operations = {"matmul": {"cases_passed": 9, "cases": 9, "fraction": 0.5}}
-        ladders = {"matmul": [{"benchmark": "4096", "backends": {"naive": reached}}]}
-        measured.adopt({"environment": environment, "operations": operations, "ladders": ladders}, file)
+        steps = {"matmul": [{"benchmark": "4096", "backends": {"naive": reached}}]}
+        measured.adopt({"environment": environment, "operations": operations, "optimisation_steps": steps}, file)
     assert [one.gpu for one in measured.measured("matmul", file)] == ["A", "B"]
     assert measured.measured("rms_norm", file) == ()
-    assert measured.ladder("matmul", "naive", file)[0] == "A, 4096: 1000 us, 2 TFLOP/s, 1000 GB/s, 50% of the limit"
-    assert measured.ladder("matmul", "tiles", file) == []
+    assert (
+        measured.measured_steps("matmul", "naive", file)[0]
+        == "A, 4096: 1000 us, 2 TFLOP/s, 1000 GB/s, 50% of the limit"
+    )
+    assert measured.measured_steps("matmul", "tiles", file) == []

@@ -18,7 +18,7 @@ from octavo.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from octavo.kernels.gpu.benchmark import Row
+    from octavo.kernels.gpu.lab.benchmark import Row
     from octavo.kernels.operation import Operation
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     kernels.command("list", short_help="Operations, back ends, where they run, what they reach.")(list_operations)
     kernels.command("check", short_help="Hold every back end to its float64 reference.")(check)
     kernels.command("bench", short_help="Time, GB/s, TFLOP/s, beside torch and the machine's limit.")(bench)
-    kernels.command("explain", short_help="An optimisation ladder, step by step.")(explain)
+    kernels.command("explain", short_help="The optimisation steps of a kernel.")(explain)
     kernels.command("tune", short_help="Find the best tile sizes on this GPU.")(tune)
     kernels.command("compile-study", short_help="What torch.compile gains and costs, mode by mode.")(compile_study)
     app.add_typer(kernels, name="kernels", short_help=ABOUT, help=ABOUT)
@@ -60,7 +60,7 @@ def list_operations(as_json: AsJson = False) -> None:
 
 
 def _facts(op: Operation) -> dict[str, Any]:
-    from octavo.kernels.gpu.measured import measured
+    from octavo.kernels.gpu.lab.measured import measured
     from octavo.kernels.operation import runs_on
 
     return {
@@ -123,8 +123,8 @@ def bench(
     On a CPU the torch back ends are timed, on the shapes that are small enough: these are no GPU figures.
     """
     device, names = _device(gpu), _names(name)
-    from octavo.kernels.gpu.benchmark import overhead, run_operation
-    from octavo.kernels.gpu.limits import measure_limits
+    from octavo.kernels.gpu.lab.benchmark import overhead, run_operation
+    from octavo.kernels.gpu.lab.limits import measure_limits
 
     limits = measure_limits(device) if gpu else measure_limits(device, size=64 if tiny else 1024, copy_bytes=1 << 26)
     if not as_json:
@@ -140,7 +140,7 @@ def bench(
             parts = ", ".join(f"{part} {1e6 * seconds:.1f} us" for part, seconds in dispatch[one].items())
             print(f"  to issue one small call: {parts}", flush=True)
     if figure is not None:
-        from octavo.kernels.gpu.roofline import draw
+        from octavo.kernels.gpu.lab.roofline import draw
 
         draw(rows, limits, figure, "dry run" if tiny else "" if gpu else "no GPU figures")
     if as_json:
@@ -178,20 +178,23 @@ def _print_row(row: Row) -> None:
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="An operation with a ladder, e.g. matmul.", metavar="OP")],
+    name: Annotated[str, typer.Argument(help="An operation with optimisation steps, e.g. matmul.", metavar="OP")],
     as_json: AsJson = False,
 ) -> None:
     """The way to the fast kernel: what each step changes, what should follow, what the compiler made of it, what was measured."""
     _names(name)
-    from octavo.kernels.gpu.benchmark import steps_of
-    from octavo.kernels.gpu.measured import compiled, ladder
+    from octavo.kernels.gpu.lab.benchmark import steps_of
+    from octavo.kernels.gpu.lab.measured import compiled, measured_steps
     from octavo.kernels.registry import NAMES, operation
 
     steps = steps_of(name)
     if not steps:
         have = ", ".join(one for one in NAMES if steps_of(one))
-        raise ConfigError(f"{name} has no ladder; operations with one: {have or 'none'}")
-    rows = [asdict(step) | {"compiled": compiled(name, step), "measured": ladder(name, step.backend)} for step in steps]
+        raise ConfigError(f"{name} has no optimisation steps; operations with them: {have or 'none'}")
+    rows = [
+        asdict(step) | {"compiled": compiled(name, step), "measured": measured_steps(name, step.backend)}
+        for step in steps
+    ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -209,8 +212,8 @@ def explain(
 def tune(name: Name = "", as_json: AsJson = False) -> None:
     """Try every candidate tile size on this GPU; what is faster than the default is kept in the cache folder."""
     device, names = _device(True), _names(name)
-    from octavo.kernels.gpu.tune import save
-    from octavo.kernels.gpu.tune import tune as search
+    from octavo.kernels.gpu.lab.tune import save
+    from octavo.kernels.gpu.lab.tune import tune as search
 
     results = {}
     for one in names:
@@ -304,8 +307,8 @@ def compile_study(
             f"{layers} layers need a GPU: add --gpu, or --layers {MOST_LAYERS_ON_A_CPU} at most, or --tiny for a dry run"
         )
     device = _device(gpu)
-    from octavo.kernels.gpu import compile_study as studying
-    from octavo.kernels.gpu.plain_llama import LLAMA_3_1_8B, TINY, PlainLlama
+    from octavo.kernels.gpu.lab import compile_study as studying
+    from octavo.kernels.gpu.lab.plain_llama import LLAMA_3_1_8B, TINY, PlainLlama
 
     try:
         sizes = [int(one) for one in batches.split(",")]

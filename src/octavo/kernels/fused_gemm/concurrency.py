@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.fused_gemm.cuda import mma
-from octavo.kernels.gpu.timing import dispatch_overhead, measure
+from octavo.kernels.gpu.lab.timing import dispatch_overhead, measure
 from octavo.kernels.matmul.cuda import run_mma
 
 SHAPES = ((32, 128, 1024, 1024), (32, 16, 1024, 1024), (8, 1024, 1024, 1024))  # products, M, K, N

@@ -1,1 +1,1 @@
-"""What the GPU back ends share: ahead-of-time compilation, the cubin cache, tuned configurations, timing."""
+"""Shared code of the GPU back ends: CUDA compilation and launch, emulation on a CPU, Triton helpers, tuned configurations."""

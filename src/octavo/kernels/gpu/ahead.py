@@ -1,4 +1,4 @@
-"""Compile every kernel for an architecture without having one: registers, shared memory and spills, held to a budget.
+"""Ahead-of-time compilation of all kernels for sm_80 and sm_90: registers, shared memory and spills against a budget.
 
     python -m octavo.kernels.gpu.ahead [--record] [OPERATION ...]
 

@@ -1,4 +1,4 @@
-"""NVIDIA's driver by ctypes: load a cubin, launch its kernel on torch's stream, describe a tensor to the copy engine (TMA)."""
+"""CUDA driver API through ctypes: load a cubin, launch a kernel on torch's stream, encode a TMA tensor map."""
 
 from __future__ import annotations
 

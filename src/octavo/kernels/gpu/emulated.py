@@ -1,6 +1,6 @@
-"""CUDA kernels on CPU tensors: the same source, compiled by the C++ compiler over fibres (``cuda/emulated.h``), for the proof.
+"""Emulation of CUDA kernels on CPU tensors, for tests: the same source compiled by the C++ compiler (``cuda/emulated.h``).
 
-As Triton's interpreter is for Triton. Slow, and only for small inputs; a thread per CUDA thread, warps and barriers included.
+What Triton's interpreter is for Triton: slow, for small inputs; a fibre per CUDA thread, warps and barriers included.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from octavo.errors import KernelError
 from octavo.folders import cache_folder
-from octavo.kernels.gpu.compiled import shared_library
 from octavo.kernels.gpu.driver import TENSOR_MAP_BYTES
 from octavo.kernels.gpu.nvrtc import HEADERS, CudaSource
+from octavo.kernels.gpu.shared_library import shared_library
 
 FLAGS = ("-std=c++20", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas")
 _DEFINED = "-DOCTAVO_EMULATED"

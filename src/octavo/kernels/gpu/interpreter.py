@@ -1,4 +1,4 @@
-"""Triton's interpreter, for machines without a GPU: switched on, and mended where it does not fit this numpy."""
+"""Triton's interpreter for machines without a GPU: its switch, and a fix for numpy 2.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CUDA kernel that can be launched: compiled when first needed, once per GPU; on CPU tensors it is emulated."""
+"""CUDA kernel objects: compiled at first use, loaded once per GPU, launched; emulated on CPU tensors."""
 
 from __future__ import annotations
 

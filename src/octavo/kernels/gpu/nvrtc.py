@@ -1,6 +1,6 @@
-"""CUDA C++ ships as source: compiled at first use by NVRTC (a library; no toolkit needed) and kept as a cubin.
+"""CUDA C++ compilation at first use by NVRTC (a library, no toolkit needed) or nvcc, with a cache of cubins.
 
-The library is looked for among torch's own packages (a CUDA build of torch needs it and brings it), then by its name on the
+NVRTC is looked for among torch's own packages (a CUDA build of torch needs it and brings it), then by its name on the
 system; without it ``nvcc`` compiles, if there is one. The cubin's name in the cache holds a hash of everything it comes from.
 """
 

@@ -1,4 +1,4 @@
-"""What Triton kernels share: the interpreter's weaknesses in one place, the 8-bit floats, tiles of rows.
+"""Shared Triton helpers: dot product (with the interpreter's workaround), float8 e4m3 conversion, row tiling.
 
 In the interpreter bf16 arithmetic is wrong, so operands of a product become float32 there; on a GPU they stay what they are.
 """
@@ -27,14 +27,14 @@ def dot(a, b, accumulator):
 def from_e4m3(bits, NATIVE: tl.constexpr):
     """Bits of a float8_e4m3fn (uint8) -> the same value as float16, exactly.
 
-    ``NATIVE``: by the GPU's own instruction (from sm_89 on). Else the exponent and mantissa bits are moved to a half's places,
+    ``NATIVE``: by the GPU's own instruction (from sm_89 on). Else the exponent and mantissa bits are moved to a float16's places,
     where the exponent's bias is larger by 8; the two bit patterns that are NaN stay NaN.
     """
     if NATIVE:
         return bits.to(tl.float8e4nv, bitcast=True).to(tl.float16)
     wide = bits.to(tl.uint16)
-    half = (((wide & 0x80) << 8) | ((wide & 0x7F) << 7)).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-    return tl.where((wide & 0x7F) == 0x7F, float("nan"), half).to(tl.float16)
+    value = (((wide & 0x80) << 8) | ((wide & 0x7F) << 7)).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+    return tl.where((wide & 0x7F) == 0x7F, float("nan"), value).to(tl.float16)
 
 
 @triton.jit
@@ -83,7 +83,7 @@ class RowTiles:
 def row_tiles(num_rows: int, size: int, device: torch.device) -> RowTiles:
     """Short rows share a program until it has some 2,048 elements, as long as every SM still gets four programs.
 
-    Sixteen elements a thread are two 16-byte loads of a half in flight; rows too wide for sixteen warps have more.
+    Sixteen elements a thread are two 16-byte loads of float16 in flight; rows too wide for sixteen warps have more.
     """
     block = triton.next_power_of_2(size)
     busy = triton.next_power_of_2(max(1, num_rows // (4 * num_sms(device))))

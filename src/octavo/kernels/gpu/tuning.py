@@ -1,4 +1,4 @@
-"""Which tile sizes, on this GPU, for this shape? Measured answers ship as data; a GPU without them uses the default.
+"""Tuned tile configurations by GPU and shape: measured ones ship as data, a GPU without them uses the default.
 
 ``kernels/<op>/tuned.json`` holds ``{GPU name: {key: configuration}}``; ``octavo kernels tune`` writes the same form into
 this user's cache folder, which comes first. Nothing is ever timed inside a request.

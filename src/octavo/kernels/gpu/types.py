@@ -1,4 +1,4 @@
-"""What CUDA kernels ask of tensors: the C++ name of a dtype, and whether 16 bytes can be loaded at once."""
+"""Tensor properties that CUDA kernels are compiled for: the C++ name of a dtype, 16-byte alignment."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from octavo.errors import KernelError
 from octavo.folders import cache_folder
-from octavo.kernels.gpu.compiled import shared_library
+from octavo.kernels.gpu.shared_library import shared_library
 
 SOURCE = Path(__file__).with_name("cub_baseline.cu")
 

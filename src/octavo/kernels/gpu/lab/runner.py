@@ -1,4 +1,4 @@
-"""All GPU work, unattended, in parts: ``scripts/gpu [PART ...]``. Each operation runs in a process of its own.
+"""Unattended GPU runs (``scripts/gpu [PART ...]``): every operation in a child process with a time limit, results as JSON.
 
 A kernel that reads where it must not takes its whole process down, and the results of the others with it; so the parent only
 starts children, waits no longer than it may, and writes what came after every one of them. A part that is started again goes on
@@ -14,61 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from octavo.kernels.gpu import session_parts
-from octavo.kernels.gpu.timing import one_line
+from octavo.kernels.gpu.lab import summary
+from octavo.kernels.gpu.lab.options import Options
+from octavo.kernels.gpu.lab.parts import PARTS, Part, sanitizer_words
+from octavo.kernels.gpu.lab.timing import one_line
 from octavo.kernels.registry import NAMES
 
 CHILD_S = 240.0  # no operation may take longer in one part
-SANITIZERS = ("memcheck", "racecheck")
-Child = Callable[["Options", str], Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """``minutes``: of each part; ``only``: operations; ``fresh``: forget what ``out`` already holds."""
-
-    out: Path
-    device: str = "cuda"
-    tiny: bool = False
-    minutes: float = 9.5
-    only: tuple[str, ...] = NAMES
-    fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """``child`` does one of ``tasks`` in its own process and returns what goes into ``<name>.json`` under the task's name.
-
-    ``around``: what the child's command is started under, or ``None`` with the reason if that is not at hand.
-    """
-
-    name: str
-    tasks: Callable[[Options], Sequence[str]]
-    child: Child
-    around: Callable[[str], tuple[list[str] | None, str]] = lambda task: ([], "")
-
-
-PARTS: tuple[Part, ...] = (
-    Part("check", lambda options: options.only, session_parts.check),
-    Part("bench", lambda options: ("limits", *options.only), session_parts.bench),
-    Part("ladder", lambda options: session_parts.with_ladder(options.only), session_parts.ladder),
-    Part(
-        "concurrency", lambda options: [one for one in options.only if one == "fused_gemm"], session_parts.concurrency
-    ),
-    Part(
-        "sanitizer",
-        lambda options: [f"{tool} {name}" for tool in SANITIZERS for name in options.only],
-        session_parts.small_cases,
-        session_parts.sanitizer,
-    ),
-    Part("tune", lambda options: options.only, session_parts.tune),
-)
 
 
 def main(script: Path, more: Sequence[Part] = (), arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +34,7 @@ def main(script: Path, more: Sequence[Part] = (), arguments: Sequence[str] | Non
     asked, options = _parse(parts, arguments)
     if asked.child:
         name, _, task = asked.child.partition(":")
-        Path(asked.answer).write_text(json.dumps(parts[name].child(options, task)))
+        Path(asked.result).write_text(json.dumps(parts[name].child(options, task)))
         return 0
     if options.device == "cuda" and not _has_gpu():
         print("scripts/gpu: torch finds no NVIDIA GPU; a dry run: --device cpu --tiny", file=sys.stderr)
@@ -86,7 +43,7 @@ def main(script: Path, more: Sequence[Part] = (), arguments: Sequence[str] | Non
     names = list(parts) if asked.parts in ([], ["all"]) else asked.parts
     for name in names:
         _run_part(parts[name], options, script)
-    return session_parts.summarise(options)
+    return summary.summarise(options)
 
 
 def _parse(parts: Mapping[str, Part], arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Options]:
@@ -99,7 +56,7 @@ def _parse(parts: Mapping[str, Part], arguments: Sequence[str] | None) -> tuple[
     parser.add_argument("--only", default="", help="operations, with commas between them")
     parser.add_argument("--fresh", action="store_true", help="do again what is already in --out")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--answer", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--result", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     only = tuple(filter(None, asked.only.split(","))) or NAMES
     for word, known in (*((part, [*parts, "all"]) for part in asked.parts), *((name, NAMES) for name in only)):
@@ -138,7 +95,7 @@ def _run_part(part: Part, options: Options, script: Path) -> None:
         else:
             results[task] = run_child(part, task, options, script, min(left_s, part_limit(part)))
         print(f"{part.name} {task}: {results[task].get('error') or results[task].get('words', 'done')}", flush=True)
-        whole = {"environment": session_parts.environment(options), "results": results}
+        whole = {"environment": summary.environment(options), "results": results}
         file.write_text(json.dumps(whole, indent=1) + "\n")
 
 
@@ -157,14 +114,14 @@ def run_here(part: Part, task: str, options: Options) -> dict[str, Any]:
 
 def run_child(part: Part, task: str, options: Options, script: Path, limit_s: float) -> dict[str, Any]:
     """In a process of its own, which may crash or hang."""
-    around, reason = part.around(task) if options.device == "cuda" else ([], "")
-    if around is None:
+    wrapper, reason = part.wrapper(task) if options.device == "cuda" else ([], "")
+    if wrapper is None:
         return {"skipped": reason, "words": f"skipped, {reason}"}
     with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        command = [*around, sys.executable, str(script), "--child", f"{part.name}:{task}", "--answer", str(answer)]
+        result = Path(folder) / "result.json"
+        command = [*wrapper, sys.executable, str(script), "--child", f"{part.name}:{task}", "--result", str(result)]
         command += ["--out", str(options.out), "--device", options.device, "--only", ",".join(options.only)]
-        environment = dict(os.environ) | ({"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if around else {})
+        environment = dict(os.environ) | ({"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if wrapper else {})
         if options.device == "cpu":
             environment["TRITON_INTERPRET"] = "1"
         started = time.monotonic()
@@ -174,9 +131,9 @@ def run_child(part: Part, task: str, options: Options, script: Path, limit_s: fl
             )
         except subprocess.TimeoutExpired:
             return {"error": f"not done within {limit_s:.0f} s"}
-        if not answer.exists():
+        if not result.exists():
             last = (done.stderr.strip().splitlines() or ["no words"])[-1]
             return {"error": f"exit code {done.returncode}: {last[:400]}"}
-        found: dict[str, Any] = json.loads(answer.read_text())
-    found |= session_parts.sanitizer_words(done.stdout + done.stderr) if around else {}
+        found: dict[str, Any] = json.loads(result.read_text())
+    found |= sanitizer_words(done.stdout + done.stderr) if wrapper else {}
     return found | {"seconds": round(time.monotonic() - started, 1)}

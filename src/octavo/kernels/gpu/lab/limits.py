@@ -1,24 +1,26 @@
-"""What can this machine do at most? Its copy bandwidth and its matrix rates, measured on random data, not read from a sheet.
+"""Limits of the machine: copy bandwidth and matmul FLOP/s of each dtype, measured on random data, not read from a data sheet.
 
 A GPU runs faster on zeros than on data, and slower when it is hot: the limits are measured in the run that they judge.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from octavo.kernels.gpu.timing import measure
+from octavo.kernels.gpu.lab.timing import measure
 from octavo.kernels.operation import Benchmark
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``copy`` in bytes/s, read and written both counted; matrix rates in operations/s. A rate of 0 could not be measured."""
+    """``copy`` in bytes/s, read and written both counted; matmul rates in operations/s. A rate of 0 could not be measured."""
 
     device: str
     copy: float = 0.0
@@ -57,6 +59,13 @@ def measure_limits(device: torch.device, size: int = 8192, copy_bytes: int = 4 <
         if name in timed.times:
             rates[name] = 2 * size**3 / timed.times[name].median_s
     return Limits(device_name(device), copy=_copy_rate(copy_bytes, device), errors=errors, **rates)
+
+
+def read_limits(out: Path, device: str) -> Limits:
+    """What the bench part of a run has measured into ``out``; all limits unknown if it has not."""
+    file = out / "bench.json"
+    known = json.loads(file.read_text())["results"].get("limits", {}) if file.exists() else {}
+    return Limits(**known["limits"]) if "limits" in known else Limits(device)
 
 
 def _copy_rate(num_bytes: int, device: torch.device) -> float:

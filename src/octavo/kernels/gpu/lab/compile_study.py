@@ -1,4 +1,4 @@
-"""What does ``torch.compile`` gain on a whole model, and what does it cost? Every mode, with graph breaks and their causes.
+"""Study of ``torch.compile`` on a whole model: speed, compile time, memory and graph breaks of every mode.
 
 Compile time is what the first calls take beyond later ones, with nothing in the compiler's cache: what a machine pays once. It
 has paid after ``breakeven_calls`` calls of this shape.
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from octavo.kernels.gpu.timing import Timing, measure, one_line, synchronize
+from octavo.kernels.gpu.lab.timing import Timing, measure, one_line, synchronize
 
 MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 HEADINGS = ("what", "batch", "mode", "eager ms", "compiled ms", "faster", "compiled in s", "pays after calls", "peak GB",

@@ -1,4 +1,4 @@
-"""Llama's shapes in forty lines of plain torch, with random weights: what ``octavo kernels compile-study`` compiles."""
+"""Llama decode step in plain torch with random weights: the model that ``octavo kernels compile-study`` compiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octavo.kernels.gpu.compile_study import Subject
+from octavo.kernels.gpu.lab.compile_study import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,20 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden, 2 * shape.intermediate, bias=False, **factory)
         self.down = nn.Linear(shape.intermediate, shape.hidden, bias=False, **factory)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor], at: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor], at: Tensor) -> Tensor:
         """``x``: ``[B, hidden]``; keys and values ``[B, kv_heads, context, D]`` are written ``at`` a position, ``[1]``.
 
         ``index_copy_`` on whole tensors: the compiler keeps that in place. A write to a slice of a larger one it turns into a
         copy of all of the cache, which took two thirds of a compiled step.
         """
         heads = self.qkv(self.norms[0](x)).view(x.shape[0], -1, self.size)
-        turning, v = heads[:, : -self.shape.kv_heads], heads[:, -self.shape.kv_heads :]
-        low, high = turning.chunk(2, -1)
-        turned = turning * turn[0] + torch.cat((-high, low), -1) * turn[1]
+        rotated, v = heads[:, : -self.shape.kv_heads], heads[:, -self.shape.kv_heads :]
+        low, high = rotated.chunk(2, -1)
+        rotated = rotated * rotation[0] + torch.cat((-high, low), -1) * rotation[1]
         keys, values = cache
-        keys.index_copy_(2, at, turned[:, self.shape.heads :].unsqueeze(2))
+        keys.index_copy_(2, at, rotated[:, self.shape.heads :].unsqueeze(2))
         values.index_copy_(2, at, v.unsqueeze(2))
-        q = turned[:, : self.shape.heads].unsqueeze(2)
+        q = rotated[:, : self.shape.heads].unsqueeze(2)
         attended = F.scaled_dot_product_attention(q, keys, values, enable_gqa=True)
         x = x + self.out(attended.reshape(x.shape[0], -1))
         gate, up = self.gate_up(self.norms[1](x)).chunk(2, -1)
@@ -83,12 +83,12 @@ class PlainLlama(nn.Module):
         self.head = nn.Linear(shape.hidden, shape.vocab, bias=False, **factory)
 
     def forward(
-        self, tokens: Tensor, turn: tuple[Tensor, Tensor], caches: list[tuple[Tensor, Tensor]], at: Tensor
+        self, tokens: Tensor, rotation: tuple[Tensor, Tensor], caches: list[tuple[Tensor, Tensor]], at: Tensor
     ) -> Tensor:
         """``caches``: each layer's keys and values."""
         x = self.embed(tokens)
         for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, turn, cache, at)
+            x = layer(x, rotation, cache, at)
         logits: Tensor = self.head(self.norm(x))
         return logits
 
@@ -99,7 +99,7 @@ class PlainLlama(nn.Module):
 
         def prepare(batch: int) -> tuple[Any, tuple[Any, ...]]:
             angles = torch.randn(size, device=device)
-            turn = (angles.cos().to(_dtype(device)), angles.sin().to(_dtype(device)))
+            rotation = (angles.cos().to(_dtype(device)), angles.sin().to(_dtype(device)))
             cache_shape = (batch, shape.kv_heads, shape.context, size)
             keys, values = (
                 [torch.randn(cache_shape, dtype=_dtype(device), device=device) for _ in range(shape.layers)]
@@ -107,6 +107,6 @@ class PlainLlama(nn.Module):
             )
             last = torch.tensor([shape.context - 1], device=device)
             tokens = torch.randint(shape.vocab, (batch,), device=device)
-            return model, (tokens, turn, list(zip(keys, values, strict=True)), last)
+            return model, (tokens, rotation, list(zip(keys, values, strict=True)), last)
 
         return Subject(f"plain torch, {shape.layers} layers, decode at {shape.context} tokens", prepare)

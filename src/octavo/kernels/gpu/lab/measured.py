@@ -1,4 +1,4 @@
-"""What has been measured on GPUs, by operation: ``measured.json``, which ``scripts/gpu adopt`` writes from a run's results."""
+"""Results measured on GPUs, by operation: ``measured.json``, which ``scripts/gpu adopt`` writes from a run's results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from octavo.kernels.operation import OptimisationStep
 
-FILE = Path(__file__).parent / "measured.json"
+KERNELS = Path(__file__).parents[2]
+FILE = KERNELS / "gpu" / "measured.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +44,31 @@ def adopt(summary: Mapping[str, Any], file: Path = FILE) -> None:
         "date": summary["environment"]["date"],
         "commit": summary["environment"]["commit"],
         "operations": summary["operations"],
-        "ladders": summary["ladders"],
+        "optimisation_steps": summary["optimisation_steps"],
     }
     file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
-def ladder(name: str, backend: str, file: Path = FILE) -> list[str]:
-    """One line for each GPU and shape that a step of the operation's ladder has been timed on."""
+def measured_steps(name: str, backend: str, file: Path = FILE) -> list[str]:
+    """One line for each GPU and shape that an optimisation step of the operation has been timed on."""
     known: Mapping[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return [
         f"{gpu}, {row['benchmark']}: {words_of(row['backends'][backend])}"
         for gpu, run in sorted(known.items())
-        for row in run["ladders"].get(name, ())
+        for row in run["optimisation_steps"].get(name, ())
         if backend in row["backends"]
     ]
 
 
 def compiled(name: str, step: OptimisationStep) -> list[str]:
-    """What the compiler gave a ladder's step on Hopper, a line for each variant, from ``budget.json``: no GPU is needed for it.
+    """What the compiler made of an optimisation step on Hopper from ``budget.json``, a line for each variant. No GPU is needed.
 
     A multiprocessor has 65,536 registers, given out 8 at a time to each of a warp's 32 threads; it holds 64 warps, 32
     blocks and 228 KiB of shared memory, the KiB that each block costs included (CUDA programming guide, compute capability 9.0).
     """
     own = f"cuda {step.kernel or name + step.backend.removeprefix('cuda')} "
     found = []
-    for kernel, used in json.loads((Path(__file__).parents[1] / name / "budget.json").read_text()).items():
+    for kernel, used in json.loads((KERNELS / name / "budget.json").read_text()).items():
         if not (kernel.startswith(own) and kernel.endswith(" sm_90")):
             continue
         warps = min(64, 65536 // (32 * 8 * -(-used["registers"] // 8)))

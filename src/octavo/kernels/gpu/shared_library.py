@@ -1,4 +1,4 @@
-"""A shared library for a proof or a baseline, compiled once and kept in the cache."""
+"""C++ shared libraries compiled on demand and kept in the cache: emulated CUDA kernels, baselines."""
 
 from __future__ import annotations
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from octavo.kernels.gpu import benchmark as benchmarking
-from octavo.kernels.gpu import roofline, timing, tune, tuning
-from octavo.kernels.gpu.benchmark import run_benchmark, run_operation, timed_backends
-from octavo.kernels.gpu.limits import Limits, measure_limits
+from octavo.kernels.gpu import tuning
+from octavo.kernels.gpu.lab import benchmark as benchmarking
+from octavo.kernels.gpu.lab import roofline, timing, tune
+from octavo.kernels.gpu.lab.benchmark import run_benchmark, run_operation, timed_backends
+from octavo.kernels.gpu.lab.limits import Limits, measure_limits
 from octavo.kernels.gpu.tuning import Config
 from octavo.kernels.operation import Benchmark, Goal, runs_on
 from octavo.kernels.registry import NAMES, operation

@@ -1,4 +1,4 @@
-"""How long does a call take? On a GPU by CUDA events, the L2 flushed before each call; on a CPU by its clock.
+"""Timing of calls in turns: on a GPU by CUDA events, the L2 flushed before each call; on a CPU by its clock.
 
 Kernel and baselines take turns within every round, so that a clock that falls or a neighbour that wakes up hits all alike.
 """

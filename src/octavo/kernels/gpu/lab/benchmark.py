@@ -1,4 +1,4 @@
-"""How fast is an operation? Its back ends beside its baselines, each as a fraction of what the machine can do at most.
+"""Benchmark of one operation: its back ends beside its baselines, each as a fraction of the machine's limit.
 
 The same code times the CPU's back ends where there is no GPU; rows always say on which device they were measured.
 """
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.compare import inputs_of
-from octavo.kernels.gpu.limits import Limits
-from octavo.kernels.gpu.timing import Timing, dispatch_overhead, measure, one_line
+from octavo.kernels.gpu.lab.limits import Limits
+from octavo.kernels.gpu.lab.timing import Timing, dispatch_overhead, measure, one_line
 from octavo.kernels.operation import Benchmark, Operation, OptimisationStep, runs_on
 from octavo.kernels.registry import operation
 
@@ -107,7 +107,7 @@ def _part_of(name: str, file: str, constant: str) -> Any:
 
 
 def timed_backends(op: Operation, device: torch.device) -> list[str]:
-    """The one that serves ``device`` first, then the others that run there; not the steps of a ladder that lead to them."""
+    """The one that serves ``device`` first, then the others that run there; not the optimisation steps that lead to them."""
     serves = op.by_device.get(device.type, "torch")
     steps = {step.backend for step in steps_of(op.name)}
     others = [name for name in op.backends if device.type in runs_on(name) and name not in steps]
@@ -199,8 +199,8 @@ def run_operation(name: str, limits: Limits, device: torch.device, tiny: bool = 
         yield run_benchmark(name, benchmark, limits, device)
 
 
-def run_ladder(name: str, limits: Limits, device: torch.device, tiny: bool = False) -> Iterator[Row]:
-    """All steps of the operation's ladder beside each other, on each shape."""
+def run_steps(name: str, limits: Limits, device: torch.device, tiny: bool = False) -> Iterator[Row]:
+    """All optimisation steps of the operation side by side, on each shape."""
     steps = [step.backend for step in steps_of(name)]
     for benchmark in tiny_benchmarks(name) if tiny else benchmarks_of(name):
         yield run_benchmark(name, benchmark, limits, device, steps if device.type == "cuda" else None)

@@ -1,4 +1,4 @@
-"""Try every candidate of a back end on the operation's benchmark shapes, keep what is faster than the default.
+"""Search of tile configurations: every candidate of a back end timed on the benchmark shapes, the faster ones kept.
 
 What is found goes into this user's cache folder (``tuning.user_file``), or as data into ``kernels/<op>/tuned.json``.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from octavo.kernels.gpu import tuning
-from octavo.kernels.gpu.benchmark import SEED, benchmarks_of
-from octavo.kernels.gpu.limits import device_name
-from octavo.kernels.gpu.timing import measure
+from octavo.kernels.gpu.lab.benchmark import SEED, benchmarks_of
+from octavo.kernels.gpu.lab.limits import device_name
+from octavo.kernels.gpu.lab.timing import measure
 from octavo.kernels.operation import Benchmark, Operation
 from octavo.kernels.registry import operation
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from octavo.kernels.gpu import compile_study, session, session_parts
-from octavo.kernels.gpu.plain_llama import TINY, PlainLlama
-from octavo.kernels.gpu.session import Options, Part, run_child
+from octavo.kernels.gpu.lab import compile_study, parts, runner, summary
+from octavo.kernels.gpu.lab.options import Options
+from octavo.kernels.gpu.lab.parts import Part
+from octavo.kernels.gpu.lab.plain_llama import TINY, PlainLlama
+from octavo.kernels.gpu.lab.runner import run_child
 from octavo.kernels.registry import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,7 @@ def test_a_dry_run_writes_every_file_and_says_what_it_is(tmp_path, capsys):
     arguments = [
         "check",
         "bench",
-        "ladder",
+        "steps",
         "sanitizer",
         "tune",
         "--device",
@@ -38,31 +40,31 @@ def test_a_dry_run_writes_every_file_and_says_what_it_is(tmp_path, capsys):
         "--only",
         "rms_norm,matmul",
     ]
-    assert session.main(SCRIPT, gpu_models.PARTS, [*arguments, "--out", str(tmp_path)]) == 0
+    assert runner.main(SCRIPT, gpu_models.PARTS, [*arguments, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "DRY RUN" in said and "rms_norm" in said
-    names = {"check", "bench", "ladder", "sanitizer", "tune", "summary"}
+    names = {"check", "bench", "steps", "sanitizer", "tune", "summary"}
     assert {file.stem for file in tmp_path.iterdir()} == names | {"roofline"}
     for name in names:
         assert json.loads((tmp_path / f"{name}.json").read_text())["environment"]["dry_run"] is True
     rows = results(tmp_path, "check")["rms_norm"]["backends"]
     assert rows["torch"]["passed"] == rows["torch"]["cases"] > 0
     assert results(tmp_path, "bench")["matmul"]["rows"][0]["backends"]["torch"]["timing"]["rounds"] >= 5
-    assert list(results(tmp_path, "ladder")) == ["matmul"]
+    assert list(results(tmp_path, "steps")) == ["matmul"]
     with pytest.raises(ValueError, match="is a dry run"):
-        session_parts.adopt(tmp_path, tmp_path)
+        summary.adopt(tmp_path, tmp_path)
 
 
-def test_a_child_answers_from_its_own_process(tmp_path):
+def test_a_child_returns_its_result_from_its_own_process(tmp_path):
     options = Options(tmp_path, "cpu", tiny=True, only=("softmax",))
-    check = next(part for part in session.PARTS if part.name == "check")
-    answer = run_child(check, "softmax", options, SCRIPT, 300.0)
-    assert answer["failures"] == [] and "torch" in answer["words"] and answer["seconds"] > 0
+    check = next(part for part in parts.PARTS if part.name == "check")
+    result = run_child(check, "softmax", options, SCRIPT, 300.0)
+    assert result["failures"] == [] and "torch" in result["words"] and result["seconds"] > 0
 
 
 def test_small_products_are_run_in_every_way_that_the_device_knows(tmp_path):
     options = Options(tmp_path, "cpu", tiny=True, only=("fused_gemm",))
-    part = next(part for part in session.PARTS if part.name == "concurrency")
+    part = next(part for part in parts.PARTS if part.name == "concurrency")
     assert part.tasks(options) == ["fused_gemm"] and part.tasks(replace(options, only=("softmax",))) == []
     found = part.child(options, "fused_gemm")
     assert "error" not in found and [row["way"] for row in found["rows"]] == ["serial", "one launch", "torch.bmm"]
@@ -80,8 +82,8 @@ def die(options, task):
 def test_a_child_that_crashes_or_hangs_is_an_error_of_its_task(tmp_path, script, limit_s, words):
     file = tmp_path / "script.py"
     file.write_text(script)
-    answer = run_child(Part("part", lambda options: (), die), "task", Options(tmp_path, "cpu"), file, limit_s)
-    assert words in answer["error"]
+    result = run_child(Part("part", lambda options: (), die), "task", Options(tmp_path, "cpu"), file, limit_s)
+    assert words in result["error"]
 
 
 def test_a_part_goes_on_after_a_failure_and_later_where_it_stopped(tmp_path, capsys):
@@ -95,32 +97,32 @@ def test_a_part_goes_on_after_a_failure_and_later_where_it_stopped(tmp_path, cap
 
     part = Part("mine", lambda options: ("a", "b", "c"), child)
     arguments = ["mine", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
-    assert session.main(SCRIPT, (part,), arguments) == 1
+    assert runner.main(SCRIPT, (part,), arguments) == 1
     assert results(tmp_path, "mine")["b"] == {"error": "RuntimeError: broken"}
     assert "FAILED mine b: RuntimeError: broken" in capsys.readouterr().out
-    assert session.main(SCRIPT, (part,), arguments) == 0
+    assert runner.main(SCRIPT, (part,), arguments) == 0
     assert seen == ["a", "b", "c", "b"]
-    assert session.main(SCRIPT, (part,), [*arguments, "--fresh", "--minutes", "0.01"]) == 1
+    assert runner.main(SCRIPT, (part,), [*arguments, "--fresh", "--minutes", "0.01"]) == 1
     assert "not reached" in results(tmp_path, "mine")["a"]["error"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path, capsys):
-    assert session.main(SCRIPT, (), ["check", "--out", str(tmp_path / "none")]) == 2
+    assert runner.main(SCRIPT, (), ["check", "--out", str(tmp_path / "none")]) == 2
     assert "finds no NVIDIA GPU" in capsys.readouterr().err and not (tmp_path / "none").exists()
     with pytest.raises(SystemExit):
-        session.main(SCRIPT, (), ["nonsense", "--device", "cpu"])
+        runner.main(SCRIPT, (), ["nonsense", "--device", "cpu"])
     assert "unknown 'nonsense'; known: check, bench" in capsys.readouterr().err
 
 
 def test_the_verdict_of_a_sanitizer():
     clean = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
-    assert session_parts.sanitizer_words(clean) == {"num_errors": 0, "words": "0 errors"}
+    assert parts.sanitizer_words(clean) == {"num_errors": 0, "words": "0 errors"}
     race = "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)\n"
-    assert session_parts.sanitizer_words(race)["error"] == "2 errors"
+    assert parts.sanitizer_words(race)["error"] == "2 errors"
     refused = "========= Error: Device not supported\n========= ERROR SUMMARY: 0 errors\n"
-    assert "Device not supported" in session_parts.sanitizer_words(refused)["error"]
-    assert "no verdict" in session_parts.sanitizer_words("")["error"]
+    assert "Device not supported" in parts.sanitizer_words(refused)["error"]
+    assert "no verdict" in parts.sanitizer_words("")["error"]
 
 
 def test_real_results_are_adopted_as_data(tmp_path):
@@ -129,24 +131,24 @@ def test_real_results_are_adopted_as_data(tmp_path):
     (kernels / "gpu").mkdir(parents=True)
     (kernels / "matmul").mkdir()
     environment = {"dry_run": False, "gpu": "NVIDIA H200", "date": "2026-11-21", "commit": "abc"}
-    summary = {"environment": environment, "operations": {}, "ladders": {}}
-    (out / "summary.json").write_text(json.dumps(summary))
+    found = {"environment": environment, "operations": {}, "optimisation_steps": {}}
+    (out / "summary.json").write_text(json.dumps(found))
     config = {"tiles": {"BLOCK": 64}, "num_warps": 4, "num_stages": 3}
     (out / "tune.json").write_text(
         json.dumps({"results": {"matmul": {"tuned": {"wide": config}}, "softmax": {"tuned": {}}}})
     )
-    written = session_parts.adopt(out, kernels)
+    written = summary.adopt(out, kernels)
     assert [str(file.relative_to(kernels)) for file in written] == ["gpu/measured.json", "matmul/tuned.json"]
     assert json.loads(written[1].read_text()) == {"NVIDIA H200": {"wide": config}}
 
 
-def test_every_task_of_a_real_session_is_known():
+def test_every_task_of_a_real_run_is_known():
     options = Options(Path("out"))
-    parts = {part.name: part for part in (*session.PARTS, *gpu_models.PARTS)}
-    assert set(parts["sanitizer"].tasks(options)) == {f"{tool} {name}" for tool in session.SANITIZERS for name in NAMES}
-    assert "matmul" in parts["ladder"].tasks(options)
-    assert list(parts["compile-study"].tasks(options)) == list(compile_study.MODES)
-    assert parts["compile-study"].tasks(replace(options, device="cpu", tiny=True)) == ()
+    known = {part.name: part for part in (*parts.PARTS, *gpu_models.PARTS)}
+    assert set(known["sanitizer"].tasks(options)) == {f"{tool} {name}" for tool in parts.SANITIZERS for name in NAMES}
+    assert "matmul" in known["steps"].tasks(options)
+    assert list(known["compile-study"].tasks(options)) == list(compile_study.MODES)
+    assert known["compile-study"].tasks(replace(options, device="cpu", tiny=True)) == ()
 
 
 def test_steps_of_a_transformers_llama_can_be_repeated():
@@ -175,11 +177,11 @@ def test_a_study_counts_graphs_and_names_their_breaks():
         return x * 2
 
     graphs, causes = compile_study.graph_breaks(broken, (torch.ones(2),))
-    assert graphs == 2 and len(causes) == 1 and "test_session.py:" in causes[0]
+    assert graphs == 2 and len(causes) == 1 and "test_unattended_run.py:" in causes[0]
 
 
 def test_what_compilation_costs_and_when_it_pays():
-    from octavo.kernels.gpu.timing import Timing
+    from octavo.kernels.gpu.lab.timing import Timing
 
     eager, compiled = Timing(0.2, 0.2, 0.2, 9), Timing(0.1, 0.1, 0.1, 9)
     one = compile_study.Studied("decode", "default", 1, eager, compiled, compile_s=5.0)

@@ -1,4 +1,4 @@
-"""The figure of a run: every operation under the roof that the machine itself has measured."""
+"""Roofline plot of a run: every operation under the measured bandwidth and matmul FLOP/s of the machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from octavo.kernels.gpu.benchmark import Row
-from octavo.kernels.gpu.limits import Limits
+from octavo.kernels.gpu.lab.benchmark import Row
+from octavo.kernels.gpu.lab.limits import Limits
 
 RATES = {"fp32": "tab:gray", "bf16": "tab:blue", "fp8": "tab:green", "int8": "tab:purple"}  # one colour a roof
 
 
 def draw(rows: Sequence[Row], limits: Limits, path: Path, note: str = "") -> None:
-    """``path``: .svg or .png. Left: operations a byte against operations a second, under bandwidth and matrix rates. Right:
+    """``path``: .svg or .png. Left: operations a byte against operations a second, under bandwidth and matmul FLOP/s. Right:
     the fraction of its limit that each shape reaches. ``note``: a warning that stands above, e.g. that it is a dry run."""
     from matplotlib.figure import Figure
 
