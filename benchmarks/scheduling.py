@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from octavo.bench.statistics.effect import ratio_interval
 from octavo.bench.traces import read_trace
 from octavo.scheduler.classes import ServiceClasses
-from octavo.simulator.compare import figures
+from octavo.simulator.compare import metrics
 from octavo.simulator.machine import find_machine
 from octavo.simulator.replay import Setup
 from octavo.simulator.sweep import knee, sweep
 from octavo.simulator.traffic import Arrival, Mix, arrivals_of
-from octavo.simulator.upper_bound import most_kept
+from octavo.simulator.upper_bound import max_attained
 from octavo.types import ServiceClass
 from record import commit
 
@@ -42,7 +42,7 @@ TABLE_LOADS = (0.9, 1.1, 1.5)
 
 @dataclass(frozen=True)
 class Case:
-    """A trace, promises, and the loads between which their keeping falls from all to 90 %."""
+    """A trace, service classes, and the loads between which SLO attainment falls from 100 % to 90 %."""
 
     trace: str
     num_requests: int
@@ -57,7 +57,7 @@ CASES = {
     "mooncake-conv": Case("mooncake-conv", 250, (), block_size=64),
     "mooncake-conv, long": Case("mooncake-conv", 250, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0), LONG, 64),
 }
-WANTED = (0.99, 0.95, 0.9)  # shares of promises kept
+WANTED = (0.99, 0.95, 0.9)  # SLO attainment
 SEEDS = (0, 1, 2, 3)
 
 
@@ -86,25 +86,38 @@ def measure(name: str) -> list[dict[str, Any]]:
         key = (point.load, point.seed)
         if point.load in TABLE_LOADS and key not in urgent_most:
             came = sorted((one.arrival for one in point.done.ended), key=lambda one: one.arrival_s)
-            urgent_most[key] = most_kept(came, setup, lambda one: one.service_class == "interactive")
-        row = {"trace": name, "load": point.load, "seed": point.seed, "policy": point.done.policy, "kept": point.kept}
-        row |= {"rate": point.rate_rps, "most_kept": point.most_kept, "interactive_most": urgent_most.get(key)}
-        rows.append(row | (figures(point.done) if point.load in TABLE_LOADS else {}))
-        print(name, point.load, point.seed, point.done.policy, f"{point.kept:.3f} of {point.most_kept:.3f}", flush=True)
+            urgent_most[key] = max_attained(came, setup, lambda one: one.service_class == "interactive")
+        row = {
+            "trace": name,
+            "load": point.load,
+            "seed": point.seed,
+            "policy": point.done.policy,
+            "kept": point.attainment,
+        }
+        row |= {"rate": point.rate_rps, "most_kept": point.max_attainment, "interactive_most": urgent_most.get(key)}
+        rows.append(row | (metrics(point.done) if point.load in TABLE_LOADS else {}))
+        print(
+            name,
+            point.load,
+            point.seed,
+            point.done.policy,
+            f"{point.attainment:.3f} of {point.max_attainment:.3f}",
+            flush=True,
+        )
     return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """The knees, then a table per trace: goodput with the ratio to slo, violations, tails."""
-    lines = ["### The highest load at which promises are kept", "", *_knees(rows), ""]
+    lines = ["### The highest load at which SLOs are attained", "", *_knees(rows), ""]
     for trace in dict.fromkeys(row["trace"] for row in rows):
         lines += [f"### {trace}", "", *_table([row for row in rows if row["trace"] == trace]), ""]
     return lines
 
 
 def _knees(rows: list[dict[str, Any]]) -> list[str]:
-    """Load at which the share of kept promises falls below each of ``WANTED``; slo's over every policy's, with its interval."""
-    lines = ["| trace | kept | " + " | ".join(POLICIES) + " |", "|---|---|" + "---|" * len(POLICIES)]
+    """Load at which SLO attainment falls below each of ``WANTED``; slo's over every policy's, with its interval."""
+    lines = ["| trace | attained | " + " | ".join(POLICIES) + " |", "|---|---|" + "---|" * len(POLICIES)]
     for trace in dict.fromkeys(row["trace"] for row in rows):
         for wanted in WANTED:
             found = {policy: [_knee(rows, trace, policy, seed, wanted) for seed in SEEDS] for policy in POLICIES}
@@ -130,7 +143,7 @@ def _knee_cell(own: list[float], ours: list[float], policy: str) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| load | policy | goodput/s | slo / this (95 %) | kept, of the most possible | interactive violations | at least "
+        "| load | policy | goodput/s | slo / this (95 %) | attained, of the upper bound | interactive violations | at least "
         "| interactive TTFT p99 s | output tok/s | longest wait s | past max_wait | gap | Jain |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -161,7 +174,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Share of promises kept against load, a panel per trace; bars from the lowest to the highest seed."""
+    """SLO attainment against load, a panel per trace; bars from the lowest to the highest seed."""
     traces = list(dict.fromkeys(row["trace"] for row in rows))
     figure = Figure(figsize=(3.4 * len(traces), 3.0), layout="constrained")
     for axes, trace in zip(figure.subplots(1, len(traces), squeeze=False)[0], traces, strict=True):
@@ -181,7 +194,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_xticks(loads[:: max(1, len(loads) // 5)], [f"{load:g}" for load in loads[:: max(1, len(loads) // 5)]])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("share of promises kept")
+    figure.axes[0].set_ylabel("SLO attainment")
     figure.axes[0].legend(frameon=False, fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 

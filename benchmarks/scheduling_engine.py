@@ -158,12 +158,12 @@ def build() -> Rig:
 
 
 def told(ended: list[Ended], seconds: float) -> dict[str, float | None]:
-    urgent = [one for one in ended if one.promise.name == "interactive"]
+    urgent = [one for one in ended if one.service_class.name == "interactive"]
     ttft = [one.timings.ttft_s or 0.0 for one in urgent]
     return {
-        "goodput_rps": sum(one.kept_promise for one in ended) / seconds,
-        "kept": sum(one.kept_promise for one in ended) / max(1, len(ended)),
-        "interactive_violations": sum(not one.kept_promise for one in urgent) / max(1, len(urgent)),
+        "goodput_rps": sum(one.slo_attained for one in ended) / seconds,
+        "kept": sum(one.slo_attained for one in ended) / max(1, len(ended)),
+        "interactive_violations": sum(not one.slo_attained for one in urgent) / max(1, len(urgent)),
         "interactive_ttft_p50_s": quantile(ttft, 0.5),
         "interactive_ttft_p99_s": quantile(ttft, 0.99),
         "requests": len(ended),

@@ -121,7 +121,7 @@ def of(done: Replay, *names: str) -> dict[str, float]:
 
 
 def late(done: Replay, name: str) -> int:
-    return sum(not one.kept_promise for one in done.ended if one.promise.name == name)
+    return sum(not one.slo_attained for one in done.ended if one.service_class.name == name)
 
 
 def measured(case: Scenario, policy: str) -> float:
@@ -150,14 +150,14 @@ def test_2_what_has_a_promise_is_overtaken_only_for_the_sake_of_promises() -> No
     case = scenarios.preempted_among_later_ones()
     arrivals = [replace(one, service_class="standard") for one in case.arrivals]
     done = {policy: replay(policy, arrivals, case.setup).ended for policy in ("fcfs", "slo")}
-    kept = {policy: sum(one.kept_promise for one in ended) for policy, ended in done.items()}
+    kept = {policy: sum(one.slo_attained for one in ended) for policy, ended in done.items()}
     assert kept["slo"] >= 2 * kept["fcfs"]
     end_s = {one.arrival.request_id: one.arrival.arrival_s + (one.timings.e2e_s or 0.0) for one in done["slo"]}
-    for late in (one for one in done["slo"] if one.timings.num_preemptions and not one.kept_promise):
+    for late in (one for one in done["slo"] if one.timings.num_preemptions and not one.slo_attained):
         for other in done["slo"]:
             overtakes = other.arrival.arrival_s > late.arrival.arrival_s
             overtakes = overtakes and end_s[other.arrival.request_id] < end_s[late.arrival.request_id] - 1e-9
-            assert other.kept_promise or not overtakes
+            assert other.slo_attained or not overtakes
 
 
 def test_3_cache_friendly_traffic_against_a_request_with_no_shared_prefix() -> None:
@@ -258,7 +258,7 @@ def test_a_sweep_finds_the_knee_and_what_nobody_can_beat(tmp_path: Path, capsys:
     report = json.loads(json_path.read_text())
     assert report["loads"] == [0.1, 1.0, 4.0]
     for found in report["policies"].values():
-        assert all(kept <= most for kept, most in zip(found["kept"], report["most_kept"], strict=True))
+        assert all(one <= most for one, most in zip(found["attainment"], report["max_attainment"], strict=True))
     assert report["policies"]["slo"]["knee_load"] >= report["policies"]["fcfs"]["knee_load"]
     assert html_path.read_text().count("<svg") == 1
     assert "knee" in capsys.readouterr().out

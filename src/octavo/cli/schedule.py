@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octavo.cli.output import stdout
 from octavo.errors import ConfigError
 
+if TYPE_CHECKING:
+    from octavo.simulator.replay import Setup
+    from octavo.simulator.report import Loads
+    from octavo.simulator.traffic import Arrival
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """Which requests are replayed; ``count`` 0: the trace once."""
+
+    trace: str
+    count: int
+    shares: str
+    tenants: int
+
+
+@dataclass(frozen=True)
+class _Result:
+    """``report``: what ``--json`` writes; ``page`` draws it as HTML."""
+
+    report: dict[str, Any]
+    page: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Files to write beside the table; None: not wanted."""
+
+    json: Path | None
+    html: Path | None
+
 
 def register(app: typer.Typer) -> None:
     schedule = typer.Typer(rich_markup_mode=None)
     schedule.command("compare", short_help="Replay a trace under several policies on a virtual clock.")(compare)
-    about = "What would another scheduling policy do to this traffic?"
+    about = "Compare scheduling policies on recorded traffic, in simulation."
     schedule.callback()(lambda: None)
     app.add_typer(schedule, name="schedule", short_help=about, help=about)
 
@@ -32,9 +64,7 @@ def compare(
         str,
         typer.Option(help="Several loads with commas between them instead of one, e.g. 0.5,0.7,0.9", metavar="LOADS"),
     ] = "",
-    keep: Annotated[
-        float, typer.Option(help="Share of promises that is kept up to the knee, with --loads", min=0.01, max=1)
-    ] = 0.99,
+    keep: Annotated[float, typer.Option(help="SLO attainment up to the knee, with --loads", min=0.01, max=1)] = 0.99,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on, with --loads", min=1)] = 1,
     num_requests: Annotated[
         int, typer.Option(help="How many; a shorter trace is repeated, 0: the trace once", min=0)
@@ -49,159 +79,143 @@ def compare(
     tenants: Annotated[int, typer.Option(help="Equal tenants", min=1)] = 4,
     max_num_running: Annotated[int, typer.Option(help="Requests that run at once", min=1)] = 256,
     max_step_tokens: Annotated[int, typer.Option(help="Token budget of one step", min=1)] = 2048,
-    lengths: Annotated[str, typer.Option(help="Forecast of answer lengths: quantile, oracle, none")] = "quantile",
+    lengths: Annotated[str, typer.Option(help="Forecast of output lengths: quantile, oracle, none")] = "quantile",
     seed: Annotated[int, typer.Option(help="Of classes, tenants and noise", min=0)] = 0,
-    html: Annotated[Path | None, typer.Option(help="Write the comparison with figures", metavar="FILE")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures", metavar="FILE")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as a page with plots", metavar="FILE")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the metrics", metavar="FILE")] = None,
 ) -> None:
     """Replay a trace through the real scheduler and KV cache on a virtual clock.
 
-    Every policy gets the same requests at the same times. A promise is kept if the first token, the mean time per token and the
-    wait are all within what the request's class states.
+    Every policy gets the same requests at the same times. A request's SLO is attained if its TTFT, TPOT and wait
+    are all within what its class states.
     """
     names = [name.strip() for name in policies.split(",") if name.strip()]
     if not names:
         raise ConfigError("policies is empty; name at least one, e.g. fcfs,slo", param="policies")
-    setup = _setup(machine, classes, (max_num_running, max_step_tokens), lengths, seed)
-    facts = {"trace": trace, "machine": machine, "tenants": tenants}
-    if loads:
-        wanted = {"keep": keep, "seeds": seeds}
-        _run_loads(
-            names, _arrivals(trace, num_requests, setup, shares, tenants), setup, (facts | wanted, loads), (json, html)
-        )
-        return
-    from octavo.simulator.replay import capacity_rps
-    from octavo.simulator.traffic import at_rate
-
-    arrivals = _arrivals(trace, num_requests, setup, shares, tenants)(seed)
-    if load > 0:
-        arrivals = at_rate(arrivals, capacity_rps(arrivals, setup) * load)
-    _run(names, arrivals, setup, facts | {"load": load}, (json, html))
-
-
-def _run(
-    names: list[str], arrivals: list[Any], setup: Any, facts: dict[str, Any], out: tuple[Path | None, Path | None]
-) -> None:
-    import msgspec
-
-    from octavo.simulator import compare as comparing
-
-    replays = comparing.compare(names, arrivals, setup)
-    facts |= {"requests": len(arrivals), "rate_rps": len(arrivals) / max(arrivals[-1].arrival_s, 1e-9)}
-    report = {
-        "setup": facts | _setup_facts(setup),
-        "policies": {done.policy: comparing.figures(done) for done in replays},
-    }
-    _show(report)
-    json, html = out
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    if html is not None:
-        from octavo.cli.schedule_report import of_one_load
-
-        html.write_text(of_one_load(report, replays), encoding="utf-8")
-
-
-def _run_loads(
-    names: list[str],
-    arrivals_of_seed: Any,
-    setup: Any,
-    what: tuple[dict[str, Any], str],
-    out: tuple[Path | None, Path | None],
-) -> None:
-    import msgspec
-
-    from octavo.simulator.sweep import knee, sweep
-
-    facts, text = what
-    try:
-        loads = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        loads = []
-    if not loads or loads[0] <= 0:
-        raise ConfigError(
-            f"loads = {text!r}: expected numbers above zero with commas between them, e.g. 0.5,0.7", param="loads"
-        )
-    points = list(sweep(names, arrivals_of_seed, setup, loads, range(setup.seed, setup.seed + facts["seeds"])))
-    facts |= {"requests": len(points[0].done.ended) + len(points[0].done.refused)} | _setup_facts(setup)
-    policies = {}
-    for name in names:
-        kept = [_mean(one.kept for one in points if (one.done.policy, one.load) == (name, load)) for load in loads]
-        bend = knee(loads, kept, facts["keep"])
-        per_load = points[0].rate_rps / points[0].load
-        policies[name] = {"knee_load": bend, "knee_rps": bend * per_load, "kept": kept}
-    most = [_mean(one.most_kept for one in points if one.load == load) for load in loads]
-    report = {"setup": facts, "loads": loads, "most_kept": most, "policies": policies}
-    _show_loads(report)
-    json, html = out
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    if html is not None:
-        from octavo.cli.schedule_report import of_loads
-
-        html.write_text(of_loads(report), encoding="utf-8")
-
-
-def _mean(values: Any) -> float:
-    found = list(values)
-    return float(sum(found) / len(found))
-
-
-def _setup_facts(setup: Any) -> dict[str, Any]:
-    return {
-        "machine_source": setup.machine.source,
-        "max_num_running": setup.max_num_running,
-        "max_step_tokens": setup.max_step_tokens,
-        "lengths": setup.lengths,
-        "seed": setup.seed,
-    }
-
-
-def _setup(machine: str, classes: Path | None, sizes: tuple[int, int], lengths: str, seed: int) -> Any:
     from octavo.engine.build import read_classes
     from octavo.scheduler.classes import check_steps
     from octavo.simulator.machine import find_machine
     from octavo.simulator.replay import Setup
 
     found = find_machine(machine)
-    promises = read_classes(str(classes or ""))
-    check_steps(promises.all, found.fastest_step_s)
-    return Setup(found, promises, max_num_running=sizes[0], max_step_tokens=sizes[1], lengths=lengths, seed=seed)
+    service_classes = read_classes(str(classes or ""))
+    check_steps(service_classes.all, found.fastest_step_s)
+    setup = Setup(
+        found,
+        service_classes,
+        max_num_running=max_num_running,
+        max_step_tokens=max_step_tokens,
+        lengths=lengths,
+        seed=seed,
+    )
+    arrivals_of_seed = _arrivals(_Traffic(trace, num_requests, shares, tenants), setup)
+    if loads:
+        result = _run_loads(names, arrivals_of_seed, setup, _loads(loads, range(seed, seed + seeds), keep))
+    else:
+        result = _run_one_load(names, arrivals_of_seed(seed), setup, load)
+    result.report["setup"] = {"trace": trace, "machine": machine, "tenants": tenants} | result.report["setup"]
+    (_show_loads if loads else _show)(result.report)
+    _write(result, _Output(json, html))
 
 
-def _arrivals(source: str, count: int, setup: Any, shares: str, tenants: int) -> Callable[[int], list[Any]]:
+def _run_one_load(names: list[str], arrivals: list[Arrival], setup: Setup, load: float) -> _Result:
+    """``load`` 0: the trace's own rate."""
+    from octavo.simulator import report as reports
+    from octavo.simulator.compare import compare as replay_each
+    from octavo.simulator.replay import capacity_rps
+    from octavo.simulator.traffic import at_rate
+
+    if load > 0:
+        arrivals = at_rate(arrivals, capacity_rps(arrivals, setup) * load)
+    replays = replay_each(names, arrivals, setup)
+    report = reports.of_one_load(replays, arrivals, setup)
+    report["setup"] = {"load": load} | report["setup"]
+
+    def page() -> str:
+        from octavo.cli import schedule_report
+
+        return schedule_report.of_one_load(report, replays)
+
+    return _Result(report, page)
+
+
+def _run_loads(
+    names: list[str], arrivals_of_seed: Callable[[int], list[Arrival]], setup: Setup, loads: Loads
+) -> _Result:
+    from octavo.simulator import report as reports
+    from octavo.simulator.sweep import sweep
+
+    points = list(sweep(names, arrivals_of_seed, setup, loads.values, loads.seeds))
+    report = reports.of_loads(points, loads, setup)
+
+    def page() -> str:
+        from octavo.cli import schedule_report
+
+        return schedule_report.of_loads(report)
+
+    return _Result(report, page)
+
+
+def _loads(text: str, seeds: range, target: float) -> Loads:
+    from octavo.simulator.report import Loads
+
+    try:
+        values = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        values = []
+    if not values or values[0] <= 0:
+        raise ConfigError(
+            f"loads = {text!r}: expected numbers above zero with commas between them, e.g. 0.5,0.7", param="loads"
+        )
+    return Loads(values, seeds, target)
+
+
+def _write(result: _Result, output: _Output) -> None:
+    import msgspec
+
+    if output.json is not None:
+        output.json.write_bytes(msgspec.json.format(msgspec.json.encode(result.report), indent=2) + b"\n")
+    if output.html is not None:
+        output.html.write_text(result.page(), encoding="utf-8")
+
+
+def _arrivals(traffic: _Traffic, setup: Setup) -> Callable[[int], list[Arrival]]:
     """The trace's requests for a seed, at its own rate."""
     from octavo.bench.traces import read_trace
     from octavo.simulator.traffic import Mix, arrivals_of
 
+    shares = traffic.shares
     try:
         parts = tuple(float(part) for part in shares.split(",")) if shares else (1.0,) * len(setup.classes.all)
     except ValueError:
         raise ConfigError(
             f"shares = {shares!r}: expected numbers with commas between them, e.g. 0.4,0.4,0.2", param="shares"
         ) from None
-    rows = list(read_trace(source))
+    rows = list(read_trace(traffic.trace))
 
-    def of(seed: int) -> list[Any]:
-        mix = Mix(parts, tenants, longest=setup.machine.kv_tokens // 2, seed=seed)
-        return arrivals_of(rows, count or len(rows), setup.classes, mix)
+    def of_seed(seed: int) -> list[Arrival]:
+        mix = Mix(parts, traffic.tenants, longest=setup.machine.kv_tokens // 2, seed=seed)
+        return arrivals_of(rows, traffic.count or len(rows), setup.classes, mix)
 
-    return of
+    return of_seed
 
 
 def _show_loads(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     setup = report["setup"]
-    title = f"{setup['trace']}: share of promises kept; knee: the highest load at which {setup['keep']:.0%} are"
+    title = f"{setup['trace']}: SLO attainment; knee: the highest load with {setup['target_attainment']:.0%}"
     table = Table(title=title, title_justify="left")
     for column in ("policy", "knee load", "knee req/s", *(f"{load:g}" for load in report["loads"])):
         table.add_column(column, justify="left" if column == "policy" else "right")
     for name, found in report["policies"].items():
         table.add_row(
-            name, f"{found['knee_load']:.3g}", f"{found['knee_rps']:.3g}", *(f"{one:.1%}" for one in found["kept"])
+            name,
+            f"{found['knee_load']:.3g}",
+            f"{found['knee_rps']:.3g}",
+            *(f"{one:.1%}" for one in found["attainment"]),
         )
-    table.add_row("no schedule more", "", "", *(f"{one:.1%}" for one in report["most_kept"]))
+    table.add_row("upper bound", "", "", *(f"{one:.1%}" for one in report["max_attainment"]))
     stdout().print(table)
 
 
@@ -211,17 +225,17 @@ def _show(report: dict[str, Any]) -> None:
     setup = report["setup"]
     title = f"{setup['trace']}, {setup['requests']} requests at {setup['rate_rps']:.2f}/s on {setup['machine']}"
     table = Table(title=title, title_justify="left")
-    for column in ("policy", "goodput/s", "output tok/s", "late waits", "gap", "jain", "violations by class"):
+    for column in ("policy", "goodput/s", "output tok/s", "late starts", "gap", "jain", "SLO violations by class"):
         table.add_column(column, justify="left" if column == "policy" else "right")
-    for name, figures in report["policies"].items():
-        broken = ", ".join(f"{one} {c['violations']}/{c['requests']}" for one, c in figures["classes"].items())
+    for name, found in report["policies"].items():
+        violations = ", ".join(f"{one} {c['violations']}/{c['requests']}" for one, c in found["classes"].items())
         table.add_row(
             name,
-            f"{figures['goodput_rps']:.2f}",
-            f"{figures['output_tokens_per_s']:.0f}",
-            str(figures["max_wait_exceeded"]),
-            f"{figures['fairness_gap_tokens']:.0f}",
-            f"{figures['jain']:.3f}",
-            broken,
+            f"{found['goodput_rps']:.2f}",
+            f"{found['output_tokens_per_s']:.0f}",
+            str(found["max_wait_exceeded"]),
+            f"{found['fairness_gap_tokens']:.0f}",
+            f"{found['jain']:.3f}",
+            violations,
         )
     stdout().print(table)

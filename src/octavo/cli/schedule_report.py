@@ -25,7 +25,7 @@ class _Times:
     """Times to the first token of one class, by policy."""
 
     name: str
-    promised_s: float | None
+    slo_s: float | None
     by_policy: Mapping[str, Sequence[float]]
 
 
@@ -33,7 +33,7 @@ def of_one_load(report: Mapping[str, Any], replays: Sequence[Replay]) -> str:
     """``report``: what ``--json`` writes."""
     policies, pen = report["policies"], Pen()
     goodput: FigureKind[Mapping[str, Any]] = FigureKind(
-        "goodput", "Requests that got everything their class promises, per second.", _draw_goodput
+        "goodput", "Requests whose SLO was attained, per second.", _draw_goodput
     )
     sections = [
         Section(
@@ -44,7 +44,7 @@ def of_one_load(report: Mapping[str, Any], replays: Sequence[Replay]) -> str:
             pictures=pen.draw("policies", (goodput,), policies),
         )
     ]
-    caption = "Share of requests whose first token came within the time; the dashed line is the promise."
+    caption = "Share of requests whose first token came within the time; the dashed line is the objective."
     kind: FigureKind[_Times] = FigureKind("ttft", caption, _draw_times)
     for name in next(iter(policies.values()))["classes"]:
         rows = {policy: figures["classes"].get(name, {}) for policy, figures in policies.items()}
@@ -57,22 +57,22 @@ def of_one_load(report: Mapping[str, Any], replays: Sequence[Replay]) -> str:
 def of_loads(report: Mapping[str, Any]) -> str:
     """``report``: what ``--json`` writes with ``--loads``."""
     loads, policies = report["loads"], report["policies"]
-    headings = ("policy", "knee load", "knee requests/s", *(f"kept at {load:g}" for load in loads))
+    headings = ("policy", "knee load", "knee requests/s", *(f"at load {load:g}" for load in loads))
     rows = [
-        (name, _text(found["knee_load"]), _text(found["knee_rps"]), *(f"{one:.1%}" for one in found["kept"]))
+        (name, _text(found["knee_load"]), _text(found["knee_rps"]), *(f"{one:.1%}" for one in found["attainment"]))
         for name, found in policies.items()
     ]
-    rows.append(("no schedule keeps more than", "", "", *(f"{one:.1%}" for one in report["most_kept"])))
-    caption = (
-        "Share of promises kept, mean over seeds. Grey: more than any schedule could keep. Dashed: the knee's share."
-    )
-    kind: FigureKind[Mapping[str, Any]] = FigureKind("kept", caption, _draw_kept)
+    rows.append(("upper bound", "", "", *(f"{one:.1%}" for one in report["max_attainment"])))
+    caption = "SLO attainment, mean over seeds. Grey: above the upper bound of any schedule. Dashed: the attainment of the knee."
+    kind: FigureKind[Mapping[str, Any]] = FigureKind("attainment", caption, _draw_attainment)
     section = Section(
         "loads",
         "Scheduling policies over loads",
         facts=_facts(report["setup"]),
         tables=(Table("", headings, rows),),
-        notes=(f"The knee is the highest load up to which {report['setup']['keep']:.0%} of all promises are kept.",),
+        notes=(
+            f"The knee is the highest load up to which SLO attainment is {report['setup']['target_attainment']:.0%}.",
+        ),
         pictures=Pen().draw("loads", (kind,), report),
     )
     return render([section], "octavo schedule compare", FOOTNOTE)
@@ -94,10 +94,10 @@ def _text(value: Any) -> str:
 
 
 def _times(name: str, replays: Sequence[Replay]) -> _Times:
-    own = {done.policy: [one for one in done.ended if one.promise.name == name] for done in replays}
-    promised_s = next((one.promise.ttft_s for ended in own.values() for one in ended), None)
+    own = {done.policy: [one for one in done.ended if one.service_class.name == name] for done in replays}
+    slo_s = next((one.service_class.ttft_s for ended in own.values() for one in ended), None)
     times = {policy: sorted(one.timings.ttft_s or 0.0 for one in ended) for policy, ended in own.items()}
-    return _Times(name, promised_s, times)
+    return _Times(name, slo_s, times)
 
 
 def _draw_goodput(policies: Mapping[str, Any]) -> Figure:
@@ -118,20 +118,20 @@ def _draw_times(times: _Times) -> Figure | None:
     for i, (policy, found) in enumerate(times.by_policy.items()):
         shares = [(place + 1) / len(found) for place in range(len(found))]
         axes.step(found, shares, where="post", label=policy, **look(i).kwargs())
-    mark_limit(axes, times.promised_s, vertical=True)
+    mark_limit(axes, times.slo_s, vertical=True)
     plain_axis(axes.xaxis, [one for found in times.by_policy.values() for one in found])
     axes.set(xlabel="time to first token, s", ylabel="share of requests")
     fit_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
-def _draw_kept(report: Mapping[str, Any]) -> Figure:
-    figure, loads = new_figure(3.4, "Promises kept"), report["loads"]
+def _draw_attainment(report: Mapping[str, Any]) -> Figure:
+    figure, loads = new_figure(3.4, "SLO attainment"), report["loads"]
     axes = figure.subplots()
-    axes.fill_between(loads, report["most_kept"], 1.0, color=GREY, alpha=0.25, linewidth=0)
+    axes.fill_between(loads, report["max_attainment"], 1.0, color=GREY, alpha=0.25, linewidth=0)
     for i, (policy, found) in enumerate(report["policies"].items()):
-        axes.plot(loads, found["kept"], label=policy, marker=look(i).marker, markersize=4, **look(i).kwargs())
-    mark_limit(axes, report["setup"]["keep"], vertical=False)
-    axes.set(xlabel="load, of what the machine can do", ylabel="share of promises kept")
+        axes.plot(loads, found["attainment"], label=policy, marker=look(i).marker, markersize=4, **look(i).kwargs())
+    mark_limit(axes, report["setup"]["target_attainment"], vertical=False)
+    axes.set(xlabel="load, of what the machine can do", ylabel="SLO attainment")
     fit_legend(figure, axes.get_legend_handles_labels()[0])
     return figure

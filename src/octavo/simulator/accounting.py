@@ -74,21 +74,21 @@ class Ended:
 
     arrival: Arrival
     timings: RequestTimings
-    promise: ServiceClass
+    service_class: ServiceClass
 
     @property
-    def kept_promise(self) -> bool:
-        """First token and mean time per token as promised, first served within ``max_wait``."""
-        promised = (
-            (self.timings.ttft_s, self.promise.ttft_s),
-            (self.timings.tpot_s, self.promise.tpot_s),
-            (self.timings.queue_s, self.promise.max_wait_s),
+    def slo_attained(self) -> bool:
+        """TTFT, TPOT and first service within the class's ``ttft_s``, ``tpot_s`` and ``max_wait_s``."""
+        objectives = (
+            (self.timings.ttft_s, self.service_class.ttft_s),
+            (self.timings.tpot_s, self.service_class.tpot_s),
+            (self.timings.queue_s, self.service_class.max_wait_s),
         )
-        return all(limit is None or (value or 0.0) <= limit for value, limit in promised)
+        return all(limit is None or (value or 0.0) <= limit for value, limit in objectives)
 
     @property
     def waited_too_long(self) -> bool:
-        limit = self.promise.max_wait_s
+        limit = self.service_class.max_wait_s
         return limit is not None and (self.timings.queue_s or 0.0) > limit
 
 
@@ -101,8 +101,8 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 def by_class(ended: Sequence[Ended]) -> Mapping[str, dict[str, float | int | None]]:
     """``classes.<name>`` of the report."""
     found: dict[str, dict[str, float | int | None]] = {}
-    for name in sorted({one.promise.name for one in ended}):
-        own = [one for one in ended if one.promise.name == name]
+    for name in sorted({one.service_class.name for one in ended}):
+        own = [one for one in ended if one.service_class.name == name]
         ttft = [one.timings.ttft_s for one in own if one.timings.ttft_s is not None]
         tpot = [one.timings.tpot_s for one in own if one.timings.tpot_s is not None]
         found[name] = {
@@ -110,7 +110,7 @@ def by_class(ended: Sequence[Ended]) -> Mapping[str, dict[str, float | int | Non
             "ttft_p99_s": quantile(ttft, 0.99),
             "tpot_p99_s": quantile(tpot, 0.99),
             "max_wait_s": max((one.timings.queue_s or 0.0 for one in own), default=None),
-            "violations": sum(not one.kept_promise for one in own),
+            "violations": sum(not one.slo_attained for one in own),
             "requests": len(own),
         }
     return found

@@ -18,7 +18,7 @@ def compare(policies: Sequence[str], arrivals: Sequence[Arrival], setup: Setup) 
     return [replay(name, arrivals, setup) for name in policies]
 
 
-def figures(done: Replay) -> dict[str, Any]:
+def metrics(done: Replay) -> dict[str, Any]:
     """``policies.<name>`` of the report. Times in seconds; ``fairness_gap_tokens`` in weighted tokens (see ``service.py``)."""
     return {
         "output_tokens_per_s": done.output_tokens_per_s,

@@ -58,10 +58,10 @@ class Replay:
 
     @property
     def goodput_rps(self) -> float:
-        """Requests that got what their class promises, per second of arrivals."""
+        """Requests whose SLO was attained, per second of arrivals."""
         arrivals = [one.arrival.arrival_s for one in self.ended] + [one.arrival_s for one, _ in self.refused]
         span_s = max(arrivals) - min(arrivals) if len(arrivals) > 1 else self.virtual_s
-        return sum(one.kept_promise for one in self.ended) / max(span_s, 1e-9)
+        return sum(one.slo_attained for one in self.ended) / max(span_s, 1e-9)
 
 
 def replay(policy: str, arrivals: Sequence[Arrival], setup: Setup) -> Replay:

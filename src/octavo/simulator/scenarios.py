@@ -19,7 +19,7 @@ from octavo.simulator.traffic import Arrival, Mix, Row, arrivals_of
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``measure`` reads its figure, in ``unit``, off a replay; less is better."""
+    """``measure`` reads its metric, in ``unit``, off a replay; less is better."""
 
     name: str
     arrivals: list[Arrival]
@@ -99,7 +99,7 @@ def decodes_beside_long_prefill() -> Scenario:
         "decodes beside a prefill of 200,000",
         [*talks, Arrival("long", 1.0, 200_000, 5, 10, "batch")],
         Setup(find_machine("h200-8b"), max_step_tokens=4096),
-        lambda done: max(one.timings.tpot_s or 0.0 for one in done.ended if one.promise.name == "interactive"),
+        lambda done: max(one.timings.tpot_s or 0.0 for one in done.ended if one.service_class.name == "interactive"),
         "s per token at worst",
     )
 
@@ -113,8 +113,8 @@ def greedy_among_polite() -> Scenario:
         "one greedy tenant among nine polite ones",
         sorted([*greedy, *polite], key=_arrival),
         Setup(find_machine("h200-8b"), max_num_running=32),
-        lambda done: sum(not one.kept_promise for one in done.ended if one.arrival.tenant != "greedy"),
-        "broken promises of 90 polite requests",
+        lambda done: sum(not one.slo_attained for one in done.ended if one.arrival.tenant != "greedy"),
+        "SLO violations of 90 polite requests",
     )
 
 
@@ -129,8 +129,8 @@ def overload(factor: float) -> Scenario:
         f"{factor:g} times what the machine can do",
         found,
         Setup(find_machine("h200-8b")),
-        lambda done: sum(not one.kept_promise for one in done.ended),
-        f"broken promises of {len(found)}",
+        lambda done: sum(not one.slo_attained for one in done.ended),
+        f"SLO violations of {len(found)} requests",
     )
 
 
@@ -142,8 +142,8 @@ def burst_after_silence(azure_code: Sequence[Row]) -> Scenario:
         "632 requests in a minute, after silence",
         [replace(one, arrival_s=60.0 + 60.0 * i / 632) for i, one in enumerate(drawn)],
         Setup(find_machine("h200-70b-fp8")),
-        lambda done: sum(not one.kept_promise for one in done.ended if one.promise.name == "interactive"),
-        f"broken promises of {urgent} interactive requests",
+        lambda done: sum(not one.slo_attained for one in done.ended if one.service_class.name == "interactive"),
+        f"SLO violations of {urgent} interactive requests",
     )
 
 

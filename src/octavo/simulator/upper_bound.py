@@ -5,7 +5,7 @@ the work of requests that arrive and are due within it takes at most b - a secon
 
     sum over j in [a, b] of x_j p_j <= b - a,    0 <= x_j <= 1
 
-x_j: share of request j that is kept. p_j: its prefill at the machine's full speed, less what the prefix cache could serve
+x_j: share of request j that attains its SLO. p_j: its prefill at the machine's full speed, less what the prefix cache could serve
 at best; its output tokens are a second piece of work, due with its last token. The largest sum of x is a linear program
 that no schedule beats (noise aside): preemption is free in it, steps have no grain, decodes cost nothing but their
 rows. It is the feasibility condition of preemptive jobs (Horn 1974), relaxed to fractions. Of its constraints, one for
@@ -36,22 +36,24 @@ class _Job:
     done_s: float
 
 
-def most_kept(arrivals: Sequence[Arrival], setup: Setup, counts: Callable[[Arrival], bool] = lambda one: True) -> int:
-    """At most so many of the arrivals that count can get all that their class promises, whoever schedules them."""
+def max_attained(
+    arrivals: Sequence[Arrival], setup: Setup, counts: Callable[[Arrival], bool] = lambda one: True
+) -> int:
+    """At most so many of the arrivals that count can attain their SLO, whoever schedules them."""
     best_prefix = _best_prefixes(arrivals, setup)
     jobs, free = [], 0
     for one, cached in zip(arrivals, best_prefix, strict=True):
-        promise = setup.classes.find(one.service_class)
+        slo = setup.classes.find(one.service_class)
         if not counts(one):
             continue
-        if promise.ttft_s is None:
-            free += 1  # promised too little to be a constraint
+        if slo.ttft_s is None:
+            free += 1  # no TTFT objective: no constraint
             continue
         prefill_s = _prefill_s(one.num_prompt_tokens - cached, cached, setup)
-        if prefill_s > promise.ttft_s:
+        if prefill_s > slo.ttft_s:
             continue  # lost in any case
-        decode_s, due_s = (one.num_output_tokens - 1) * setup.machine.token_s, one.arrival_s + promise.ttft_s
-        done_s = np.inf if promise.tpot_s is None else due_s + (one.num_output_tokens - 1) * promise.tpot_s
+        decode_s, due_s = (one.num_output_tokens - 1) * setup.machine.token_s, one.arrival_s + slo.ttft_s
+        done_s = np.inf if slo.tpot_s is None else due_s + (one.num_output_tokens - 1) * slo.tpot_s
         jobs.append(_Job(one.arrival_s, prefill_s, due_s, decode_s, float(done_s)))
     return free + (int(_relaxed(jobs) + 1e-4) if jobs else 0)
 
@@ -93,9 +95,9 @@ def _relaxed(jobs: list[_Job]) -> float:
     starts, ends, work, owner = starts[by_end], ends[by_end], work[by_end], owner[by_end]
     rows: Any = None
     limits: list[float] = []
-    kept = np.ones(len(jobs))
+    attained = np.ones(len(jobs))
     for _ in range(ROUNDS):
-        found = _violated(starts, ends, work * kept[owner])
+        found = _violated(starts, ends, work * attained[owner])
         if not found:
             break
         new = csr_matrix(
@@ -103,8 +105,8 @@ def _relaxed(jobs: list[_Job]) -> float:
         )
         rows = new if rows is None else vstack([rows, new])
         limits += [b - a for a, b in found]
-        kept = linprog(-np.ones(len(jobs)), A_ub=rows, b_ub=limits, bounds=(0, 1), method="highs").x
-    return float(kept.sum())
+        attained = linprog(-np.ones(len(jobs)), A_ub=rows, b_ub=limits, bounds=(0, 1), method="highs").x
+    return float(attained.sum())
 
 
 def _violated(starts: Any, ends: Any, load: Any) -> list[tuple[float, float]]:
