@@ -63,7 +63,7 @@ class Peer:
 def test_a_whole_life():
     with Peer() as peer:
         ready = peer.receive()
-        assert isinstance(ready, m.Ready)
+        assert isinstance(ready, m.EngineReady)
         assert ready.reasons == {"num_blocks": "because the test says so"}
         peer.send(m.Submit(submission(request_id="a", max_tokens=3)))
         events = peer.events_until_end()

@@ -34,7 +34,7 @@ COMMANDS = [
     m.Shutdown(),
 ]
 WORDS = [
-    m.Ready(info=INFO, reasons={"dtype": "because"}),
+    m.EngineReady(info=INFO, reasons={"dtype": "because"}),
     m.Report([EVENT, TokenEvent(request_id="s", token_ids=(1,))], EngineStats(num_running=3, step_time_s=0.5)),
     m.Report([], EngineStats()),
     m.Refused(request_id="r", code="queue_full", message="full", retry_after_s=2.5),

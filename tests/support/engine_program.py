@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 from octavo.config import EngineConfig
+from octavo.engine.build import BuiltEngine
 from octavo.engine.core import Engine
 from octavo.engine.messages import Start
-from octavo.engine.process import Loaded, run_process
+from octavo.engine.process import run_process
+from octavo.engine.resolve import Resolution
 from octavo.engine.submission import RequestDefaults
 from octavo.errors import UnsupportedModelError
 from octavo.executor.fake import FakeExecutor
@@ -68,7 +70,7 @@ def make_engine(config: EngineConfig, eos_token_ids: frozenset[int] = frozenset(
     return Engine(scheduler, executor, info, RequestDefaults(eos_token_ids, config.seed))
 
 
-def build(start: Start) -> Loaded:
+def build(start: Start) -> BuiltEngine:
     match start.model.name:
         case "unsupported":
             raise UnsupportedModelError("architecture 'abacus' is unknown; known: llama", param="model")
@@ -84,7 +86,7 @@ def build(start: Start) -> Loaded:
                 raise UnsupportedModelError("it started once, not again")
             mark.touch()
     engine = make_engine(start.config, frozenset(start.eos_token_ids))
-    return Loaded(engine, {"num_blocks": "because the test says so"})
+    return BuiltEngine(engine, Resolution(start.config, {"num_blocks": "because the test says so"}))
 
 
 if __name__ == "__main__":

@@ -92,22 +92,7 @@ def compare(
     names = [name.strip() for name in policies.split(",") if name.strip()]
     if not names:
         raise ConfigError("policies is empty; name at least one, e.g. fcfs,slo", param="policies")
-    from octavo.engine.build import read_classes
-    from octavo.scheduler.classes import check_steps
-    from octavo.simulator.machine import find_machine
-    from octavo.simulator.replay import Setup
-
-    found = find_machine(machine)
-    service_classes = read_classes(str(classes or ""))
-    check_steps(service_classes.all, found.fastest_step_s)
-    setup = Setup(
-        found,
-        service_classes,
-        max_num_running=max_num_running,
-        max_step_tokens=max_step_tokens,
-        lengths=lengths,
-        seed=seed,
-    )
+    setup = _setup(machine, classes, max_num_running, max_step_tokens, lengths, seed)
     arrivals_of_seed = _arrivals(_Traffic(trace, num_requests, shares, tenants), setup)
     if loads:
         result = _run_loads(names, arrivals_of_seed, setup, _loads(loads, range(seed, seed + seeds), keep))
@@ -116,6 +101,20 @@ def compare(
     result.report["setup"] = {"trace": trace, "machine": machine, "tenants": tenants} | result.report["setup"]
     (_show_loads if loads else _show)(result.report)
     _write(result, _Output(json, html))
+
+
+def _setup(
+    machine: str, classes: Path | None, max_num_running: int, max_step_tokens: int, lengths: str, seed: int
+) -> Setup:
+    from octavo.engine.build import read_classes
+    from octavo.scheduler.classes import check_steps
+    from octavo.simulator.machine import find_machine
+    from octavo.simulator.replay import Setup
+
+    found = find_machine(machine)
+    service_classes = read_classes(str(classes or ""))
+    check_steps(service_classes.all, found.fastest_step_s)
+    return Setup(found, service_classes, max_num_running, max_step_tokens, lengths=lengths, seed=seed)
 
 
 def _run_one_load(names: list[str], arrivals: list[Arrival], setup: Setup, load: float) -> _Result:

@@ -4,7 +4,7 @@ A frame is a 4-byte big-endian length and a msgpack body of at most ``MAX_FRAME_
 validated against its type when it is read. Order is kept in both directions, which the life of a request relies on:
 
     server -> engine   Start, then Submit* / Abort* in any order, at last Shutdown
-    engine -> server   Ready or Failed, then Report after every step, Refused for a Submit that it does not take, Failed
+    engine -> server   EngineReady or Failed, then Report after every step, Refused for a Submit that it does not take, Failed
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Leave after the current step; what still runs is dropped (the server has answered for it)."""
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded. ``reasons``: why each ``auto`` setting was resolved as it was."""
 
     info: EngineInfo
@@ -80,7 +80,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The engine's last word: before ``Ready`` it could not start, after it a step failed beyond repair."""
+    """The engine's last word: before ``EngineReady`` it could not start, after it a step failed beyond repair."""
 
     code: str
     message: str
@@ -88,7 +88,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 ToEngine = Start | Submit | Abort | Shutdown
-FromEngine = Ready | Report | Refused | Failed
+FromEngine = EngineReady | Report | Refused | Failed
 
 
 class FrameWriter:

@@ -19,17 +19,16 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from octavo.engine.loop import Command, run_loop
 from octavo.engine.messages import (
     CommandDecoder,
+    EngineReady,
     FrameReader,
     FrameWriter,
     FromEngine,
-    Ready,
     Start,
     failure,
 )
@@ -37,7 +36,7 @@ from octavo.errors import OctavoError
 from octavo.observability.logs import setup_logging
 
 if TYPE_CHECKING:
-    from octavo.engine.core import Engine
+    from octavo.engine.build import BuiltEngine
 
 EXIT_FAILED = 1
 EXIT_ORPHANED = 3
@@ -50,15 +49,7 @@ _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("octavo.engine.process")  # not __name__: this module is run as __main__
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A ready engine and why its ``auto`` settings are what they are."""
-
-    engine: Engine
-    reasons: dict[str, str]
-
-
-Build = Callable[[Start], Loaded]
+Build = Callable[[Start], "BuiltEngine"]
 
 
 class Outbox:
@@ -137,7 +128,7 @@ def serve(sock: socket.socket, build: Build, ahead: Callable[[], None] | None = 
         start = reader.commands.get()
         if not isinstance(start, Start):
             raise RuntimeError(f"expected Start first, got {type(start).__name__}")
-        loaded = build(start)
+        built = build(start)
     except OctavoError as error:  # the server prints it: no traceback
         return _fail(outbox, error)
     except Exception as error:
@@ -146,10 +137,10 @@ def serve(sock: socket.socket, build: Build, ahead: Callable[[], None] | None = 
     # What is loaded stays: keep it out of every later garbage collection, whose pauses a step would feel.
     gc.collect()
     gc.freeze()
-    outbox.send(Ready(info=loaded.engine.info, reasons=loaded.reasons))
+    outbox.send(EngineReady(info=built.engine.info, reasons=built.resolution.reasons))
     try:
-        run_loop(loaded.engine, reader.commands, outbox)
-        loaded.engine.close()
+        run_loop(built.engine, reader.commands, outbox)
+        built.engine.close()
     except Exception as error:
         _log.exception("a step failed; this engine ends, the server starts another")
         return _fail(outbox, error)
@@ -193,13 +184,12 @@ def import_ahead() -> None:
         importlib.import_module(name)
 
 
-def load(start: Start) -> Loaded:
+def load(start: Start) -> BuiltEngine:
     """The real engine. The heavy imports happen here, after the process has learnt to die with its server."""
     from octavo.engine.build import build_engine
 
     path = None if start.model.path is None else Path(start.model.path)
-    built = build_engine(start.config, start.model.name, path, frozenset(start.eos_token_ids))
-    return Loaded(built.engine, built.resolution.reasons)
+    return build_engine(start.config, start.model.name, path, frozenset(start.eos_token_ids))
 
 
 def main() -> NoReturn:

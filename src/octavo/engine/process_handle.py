@@ -15,11 +15,11 @@ from typing import Any, cast
 
 from octavo.engine.messages import (
     EngineMessageDecoder,
+    EngineReady,
     Failed,
     FrameReader,
     FrameWriter,
     FromEngine,
-    Ready,
     Refused,
     Report,
     Shutdown,
@@ -84,7 +84,7 @@ class EngineProcess(asyncio.Protocol):
         self._on_message = on_message
         self._transport: asyncio.WriteTransport | None = None
         self._frames, self._decoder, self._writer = FrameReader(), EngineMessageDecoder(), FrameWriter()
-        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
         self._failure: OctavoError | Failed | None = None
         self.down = asyncio.Event()
 
@@ -118,7 +118,7 @@ class EngineProcess(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
-    async def wait_ready(self, timeout_s: float) -> Ready:
+    async def wait_ready(self, timeout_s: float) -> EngineReady:
         """Raises the engine's own start error, or ``EngineError`` if it died or took too long."""
         down = asyncio.ensure_future(self.down.wait())
         waits: set[asyncio.Future[Any]] = {down, self._ready}
@@ -203,7 +203,7 @@ class EngineProcess(asyncio.Protocol):
         match message:
             case Report() | Refused():
                 self._on_message(message)
-            case Ready():
+            case EngineReady():
                 self._ready.set_result(message)
             case Failed():
                 self._failure = message

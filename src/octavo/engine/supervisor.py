@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from octavo.config import ServerConfig
-from octavo.engine.messages import Ready, Refused, Report, Start, describe
+from octavo.engine.messages import EngineReady, Refused, Report, Start, describe
 from octavo.engine.pending import PendingRequests
 from octavo.engine.process_handle import ENGINE_COMMAND, EngineProcess, Spawned
 from octavo.engine.watchdog import ProgressWatch, RestartBudget
@@ -61,7 +61,7 @@ class Supervisor:
         self._process: EngineProcess | None = None
         self._unavailable = "the engine is loading its model"  # why there is no process
         self._task: asyncio.Task[None] | None = None
-        self.ready: Ready | None = None
+        self.ready: EngineReady | None = None
         self.failed = asyncio.Event()
         self.failed_reason: str | None = None
 
