@@ -112,6 +112,36 @@ def test_the_map_names_no_room_that_is_not_there() -> None:
     assert [room for room in named if not (PACKAGE / room).is_dir()] == []
 
 
+def imports(source: Source) -> Iterator[str]:
+    """Rooms and top-level files of the package that a file imports."""
+    for node in source.nodes:
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"octavo.{alias.name}" for alias in node.names] if module == "octavo" else [module]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[1] for name in names if name.startswith("octavo."))
+
+
+def test_the_map_says_what_each_room_imports(sources: list[Source]) -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `(\w+)/` \|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    offenders = []
+    for room, column in table:
+        if column == "everything":
+            continue
+        stated = set() if column == "nothing else" else set(column.split(", "))
+        found = {name for source in sources if source.path.is_relative_to(PACKAGE / room) for name in imports(source)}
+        found -= {room, "errors", "__version__"}
+        offenders += [
+            f"{room}/ imports {name}, which ARCHITECTURE.md does not state" for name in sorted(found - stated)
+        ]
+        offenders += [
+            f"{room}/ no longer imports {name}, which ARCHITECTURE.md states" for name in sorted(stated - found)
+        ]
+    lawful(offenders)
+
+
 def test_no_room_is_empty() -> None:
     folders = {path.parent for path in FILES}
     empty = [name_of(folder) for folder in folders if not [one for one in folder.rglob("*.py") if one.stat().st_size]]
