@@ -1,4 +1,4 @@
-"""How much of one core does native attention use? Decode against memory bandwidth, prefill against the rate of multiply-adds.
+"""Benchmark of native attention on one core: decode against memory bandwidth, prefill against multiply-add throughput.
 
 Each case runs in turns with torch's scaled_dot_product_attention (float32, keys and values contiguous and already gathered, so
 without paging), one thread each, and with the limits measured in the same turns: the best of several tries, median beside it.

@@ -1,4 +1,6 @@
-"""How much of the machine do the native linear kernels use? `python benchmarks/native_linear.py [--rows 1,8,64] [--threads 1,2]`
+"""Benchmark of the native linear kernels: products/s and bytes/s against the limits of this CPU and torch's float32 product.
+
+    python benchmarks/native_linear.py [--rows 1,8,64] [--threads 1,2]
 
 For each shape and number of rows: products a second (an addition and a multiplication count as two), bytes of weights a second,
 the share of what this CPU could do with the instructions at hand, and torch's float32 product of the same shape (of one thread,

@@ -1,4 +1,5 @@
-// What the pool costs: nanoseconds of a barrier, of an empty run of awake workers, and of one that wakes them. Argument: threads.
+// Benchmark of the thread pool: nanoseconds of a barrier, of an empty run with awake workers, of one that wakes them. Argument:
+// threads.
 #include <cstdio>
 #include <cstdlib>
 #include <time.h>

@@ -1,4 +1,4 @@
-"""What the native kernels' pool costs: a barrier, a run, a wake-up. `python benchmarks/native_thread_pool.py [threads ...]`
+"""Benchmark of the native thread pool: a barrier, a run, a wake-up. `python benchmarks/native_thread_pool.py [threads ...]`
 
 A step of a 30-layer model has some 200 barriers; compare their nanoseconds with the milliseconds of the step.
 """

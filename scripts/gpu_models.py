@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -88,20 +88,29 @@ def prefill_call(model: Any, forward: Callable[..., Any], length: int, batch: in
     return step
 
 
-def variants(options: Options) -> Iterator[tuple[str, Any, Callable[..., Any], bool]]:
-    """Name, model, its forward, whether the cache is static; one model in memory, eager once more at the end (drift)."""
+class Variant(NamedTuple):
+    """One way to run the model. ``forward``: the model itself or compiled; ``static_cache``: else a dynamic one."""
+
+    name: str
+    model: Any
+    forward: Callable[..., Any]
+    static_cache: bool = False
+
+
+def variants(options: Options) -> Iterator[Variant]:
+    """One model in memory, changed in place from variant to variant; eager once more at the end (drift)."""
     model = build(options)
     # Inductor on a CPU needs a C++ compiler and minutes: a dry run takes Dynamo alone
     how: Mapping[str, Any] = {"backend": "eager"} if options.tiny else {"mode": "reduce-overhead"}
-    yield "eager", model, model, False
-    yield "torch.compile", model, torch.compile(model, **how), True
+    yield Variant("eager", model, model)
+    yield Variant("torch.compile", model, torch.compile(model, **how), static_cache=True)
     torch.compiler.reset()
     K.replace_in(model)
-    yield "replace_in", model, model, False
-    yield "replace_in + torch.compile", model, torch.compile(model, **how), True
+    yield Variant("replace_in", model, model)
+    yield Variant("replace_in + torch.compile", model, torch.compile(model, **how), static_cache=True)
     torch.compiler.reset()
     K.restore(model)
-    yield "eager again", model, model, False
+    yield Variant("eager again", model, model)
 
 
 def end_to_end(options: Options, task: str) -> dict[str, Any]:
@@ -113,18 +122,18 @@ def end_to_end(options: Options, task: str) -> dict[str, Any]:
         f"{kind}, {tokens} tokens, batch {batch}": {} for kind, tokens, batch in shapes
     }
     errors: dict[str, str] = {}
-    for name, model, forward, static in variants(options):
+    for variant in variants(options):
         for (kind, tokens, batch), shape in zip(shapes, times, strict=True):
             try:
                 if kind == "decode":
-                    call = decode_call(model, forward, tokens, batch, static)
+                    call = decode_call(variant.model, variant.forward, tokens, batch, variant.static_cache)
                 else:
-                    call = prefill_call(model, forward, tokens, batch)
-                timed = measure({name: call}, device, budget_s=0.2 if options.tiny else 1.5)
+                    call = prefill_call(variant.model, variant.forward, tokens, batch)
+                timed = measure({variant.name: call}, device, budget_s=0.2 if options.tiny else 1.5)
                 times[shape] |= timed.times
-                errors |= {f"{name}, {shape}": one for one in timed.errors.values()}
+                errors |= {f"{variant.name}, {shape}": one for one in timed.errors.values()}
             except Exception as error:
-                errors[f"{name}, {shape}"] = one_line(error)
+                errors[f"{variant.name}, {shape}"] = one_line(error)
             gc.collect()
     rows = {shape: _row(found) for shape, found in times.items()}
     best = "; ".join(f"{shape}: {row['over_eager']:.2f}x eager" for shape, row in rows.items() if row["over_eager"])

@@ -1,4 +1,4 @@
-"""The whole native step against transformers and against itself: every architecture, chunked, paged, in company."""
+"""The whole native step against transformers and against itself: every architecture, chunked, paged, in any batch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_position_of_a_prompt(pair, isa):
 
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv", list(structs.KvType))
-def test_any_company_gives_the_same_bits(pair, isa, kv):
+def test_any_batch_gives_the_same_bits(pair, isa, kv):
     _, folder = pair
     sequences = prompts(61, 33, 5, 20)
     alone = Paged(folder, isa=isa, kv=kv, threads=1)

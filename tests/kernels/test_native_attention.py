@@ -1,4 +1,4 @@
-"""Native attention against float64: every cache type, odd lengths, windows, soft caps, groups; and bit for bit in any company."""
+"""Native attention against float64: every cache type, odd lengths, windows, soft caps, groups; same bits in any batch."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_far_scores(ops: Operations) -> None:
 @pytest.mark.parametrize(
     ("window", "cap", "group", "head_dim"), ((0, 0, 3, 64), (70, 0, 4, 40), (0, 30, 1, 32), (200, 5, 8, 16))
 )
-def test_a_row_has_the_same_bits_in_any_company(
+def test_a_row_has_the_same_bits_in_any_batch(
     ops: Operations, kind: KvType, window: int, cap: float, group: int, head_dim: int
 ) -> None:
     shape = shape_of(group, 2, head_dim, window, cap)
@@ -163,11 +163,11 @@ def test_a_row_has_the_same_bits_in_any_company(
 @pytest.mark.parametrize("kind", KvType)
 def test_blocks_may_lie_anywhere(ops: Operations, kind: KvType) -> None:
     """Another block size and another table: the same bits."""
-    shape, answers = shape_of(), []
+    shape, results = shape_of(), []
     for block_size in (16, 32, 48, 256):
         cache, q = filled(ops, kind, shape, 210, block_size, 4)
-        answers.append(attend(ops, shape, cache, q, 150, 60))
-    assert all((answer == answers[0]).all() for answer in answers)
+        results.append(attend(ops, shape, cache, q, 150, 60))
+    assert all((result == results[0]).all() for result in results)
 
 
 def split(ops: Operations, shape: AttentionShape, cache: Cache, q: np.ndarray, first: int, num_rows: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The library of native kernels as it is built, found and packed: no instruction this CPU may lack, none that is stale."""
+"""Build, lookup and packaging of the native library: no instruction that a CPU may lack, no stale library, no compiler."""
 
 from __future__ import annotations
 

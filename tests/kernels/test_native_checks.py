@@ -1,4 +1,4 @@
-"""The debug build's bounds checks fire: a step refuses bad integers before, so here the kernels are called without it."""
+"""Bounds checks of the native debug build: kernels called directly with corrupt block tables and ranges must abort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Native linear kernels: every format and instruction set against float64; a row's result is the same bits in any company."""
+"""Native linear kernels: every weight format and instruction set against float64; a row's bits are the same in any batch."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_bias_and_residual(table: Any, kind: Format, scales_per_group: int) -> N
 
 
 @pytest.mark.parametrize("kind,scales_per_group", KINDS)
-def test_a_row_is_the_same_bits_in_any_company(table: Any, kind: Format, scales_per_group: int) -> None:
+def test_a_row_is_the_same_bits_in_any_batch(table: Any, kind: Format, scales_per_group: int) -> None:
     rng = np.random.default_rng(7)
     k, most = 17 * GROUP + 5, 67  # more groups than are unpacked at once, more rows than are taken at once
     weight, rows = (
@@ -132,7 +132,7 @@ def test_unpack_row_is_exact(table: Any, kind: Format, scales_per_group: int) ->
     rng = np.random.default_rng(11)
     for scale_type in ScaleType:
         weight = random_weight(rng, kind, 37, 75, scales_per_group, scale_type)
-        packed, expected = weight.packed(), weight.dequantised()
+        packed, expected = weight.packed(), weight.dequantized()
         for n in (0, 15, 16, 36):
             out = np.full(80, np.nan, np.float32)
             library.load().octavo_unpack_row(table, c.byref(packed), c.c_int(n), c.c_void_p(out.ctypes.data))

@@ -1,4 +1,4 @@
-"""The NEON kernels, compiled for ARM and run under qemu, against float64; and the whole library compiles for ARM."""
+"""NEON kernels cross-compiled for ARM and run under qemu, against float64; the whole library compiles for ARM."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def case(weight: Weight, x: np.ndarray) -> bytes:
     return made + x.tobytes()
 
 
-class Answer:
-    """What native_neon.cpp wrote, piece by piece."""
+class Output:
+    """What native_neon.cpp wrote, read array by array."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -76,23 +76,23 @@ def test_products_match_float64(tmp_path: Path) -> None:
         cases.append((random_weight(rng, kind, n, k, scales_per_group, scale_type), x))
     asked = b"".join(case(weight, x) for weight, x in cases)
     done = subprocess.run([str(EMULATOR), str(program)], input=asked, capture_output=True, check=False, timeout=150)
-    assert done.returncode == 0, f"{done.returncode}: 4 means that a row's bits depend on its company; {done.stderr!r}"
-    answer, portable = Answer(done.stdout), library.kernel_table("portable")
+    assert done.returncode == 0, f"{done.returncode}: 4 means that a row's bits depend on its batch; {done.stderr!r}"
+    output, portable = Output(done.stdout), library.kernel_table("portable")
     for weight, x in cases:
         rows, wanted = Rows(*x.shape), quantized(portable, x)
         num_rows, groups = len(x), -(-weight.k // GROUP)
-        rows.q = answer.take(np.int8, num_rows, groups * GROUP)
-        rows.scales, rows.sums = (answer.take(np.float32, num_rows, groups) for _ in range(2))
-        rows.sums_of_16 = answer.take(np.float32, num_rows, groups * 2)
-        rows.offsets = answer.take(np.int32, num_rows, groups)
-        rows.floats = answer.take(np.float32, num_rows, groups * GROUP)
+        rows.q = output.take(np.int8, num_rows, groups * GROUP)
+        rows.scales, rows.sums = (output.take(np.float32, num_rows, groups) for _ in range(2))
+        rows.sums_of_16 = output.take(np.float32, num_rows, groups * 2)
+        rows.offsets = output.take(np.int32, num_rows, groups)
+        rows.floats = output.take(np.float32, num_rows, groups * GROUP)
         for name in ("q", "scales", "sums", "sums_of_16", "offsets", "floats"):
             assert np.array_equal(getattr(rows, name), getattr(wanted, name)), name
-        assert_close(answer.take(np.float32, num_rows, len(weight.q) // TILE * TILE), weight, rows)
-        unpacked, expected = answer.take(np.float32, weight.n, weight.k), weight.dequantised()[: weight.n, : weight.k]
+        assert_close(output.take(np.float32, num_rows, len(weight.q) // TILE * TILE), weight, rows)
+        unpacked, expected = output.take(np.float32, weight.n, weight.k), weight.dequantized()[: weight.n, : weight.k]
         bound = 2.0**-23 * (np.abs(expected) + (4 if weight.min is not None else 0))
         assert (np.abs(unpacked - expected) <= bound).all()
-    assert answer.is_read
+    assert output.is_read
     assert {weight.format for weight, _ in cases} == set(Format)
 
 

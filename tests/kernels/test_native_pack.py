@@ -1,4 +1,4 @@
-"""Packing for the native kernels: every bit of every stored type survives, floats are quantised well, bad bytes are refused."""
+"""Weight packing for the native kernels: lossless for every block type, quantization error of floats, refusal of bad bytes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_block_types_keep_their_values(name: str, n: int, k: int, wide: bool) ->
 
 
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
-def test_what_the_library_quantised_comes_out_the_same(name: str) -> None:
+def test_what_the_library_quantized_comes_out_the_same(name: str) -> None:
     rng = np.random.default_rng(3)
     raw = quantize(rng.normal(0, 0.05, (45, 96)).astype(np.float32), Q[name])
     got = unpack(packed(Q[name], raw, stored_spec(name, 45, 96)))

@@ -1,4 +1,4 @@
-"""Native row-wise operations against float64 numpy, any length, with what lies behind a row left alone."""
+"""Native row-wise operations (norm, rotary, activations, argmax) against float64, any length, no access past a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of the native kernels, stressed by a C++ program: as it is, and under the thread sanitizer."""
+"""Stress test of the native thread pool by a C++ program, as it is and under the thread sanitizer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def run(program: Path, *arguments: object) -> None:
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=100)
-    assert (done.returncode, done.stdout) == (0, "pool: all held\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "thread pool: all held\n"), done.stderr
 
 
 def test_every_thread_sees_the_others_writes_and_sleepers_wake(program: Callable[..., Path]) -> None:

@@ -48,7 +48,7 @@ def assert_same_weights(model: PackedModel, source: WeightSource, tolerance: flo
         bias = name.removesuffix("weight") + "bias"
         assert matrix.spec.has_bias == (bias in source.names())
         if matrix.spec.has_bias:
-            values = matrix.parts[3].view(np.float32)
+            values = matrix.parts.bias.view(np.float32)
             np.testing.assert_array_equal(values[: matrix.spec.n], source.get(bias))
             assert not values[matrix.spec.n :].any()
 

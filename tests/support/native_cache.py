@@ -1,4 +1,4 @@
-"""A paged cache as the native kernels lay it out, poisoned where nothing was written, and attention's answer in float64."""
+"""Test inputs for native attention: a paged KV cache with NaN where nothing was written, and the float64 reference."""
 
 from __future__ import annotations
 

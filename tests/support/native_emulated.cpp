@@ -1,5 +1,6 @@
-// The kernels of an instruction set over emulated instructions, as a table for the tests of a machine without it:
-// EMULATED_AVX512 (everything of avx512_intrinsics.hpp) or EMULATED_AVXVNNI (the dot product alone; the rest needs AVX2).
+// Kernel table of the linear kernels over emulated AVX-512 or AVX-VNNI instructions, for tests on CPUs without them.
+//
+// EMULATED_AVX512: everything of avx512_intrinsics.hpp; EMULATED_AVXVNNI: the dot product alone, the rest needs AVX2.
 #define OCTAVO_ISA emulated
 #if defined(EMULATED_AVX512)
 #define OCTAVO_AVX512 1

@@ -1,4 +1,4 @@
-"""The native library for tests: built if it is missing or not that of its sources; tests that need it skip with the reason."""
+"""Native library for tests: built if missing or stale; the skip mark of tests that need it; instruction sets of this CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random packed matrices and quantised rows for the native kernels' tests, packed with numpy in the plainest way."""
+"""Test inputs for native linear kernels: random packed weights and quantized rows, packed with plain numpy."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Weight:
         stored = part.astype(np.float16 if self.scale_type == ScaleType.F16 else np.float32)
         return stored.reshape(part.shape[0] // TILE, TILE, part.shape[1]).swapaxes(1, 2)
 
-    def dequantised(self) -> np.ndarray:
+    def dequantized(self) -> np.ndarray:
         """``[tiles * 16, groups * 32]``, float64, exact."""
         if self.scale is None:
             return self.q.astype(np.float64)
@@ -117,7 +117,7 @@ def random_weight(
 
 
 class Rows:
-    """Room for the quantised rows of ``[T, k]``; poisoned until written."""
+    """Room for the quantized rows of ``[T, k]``; poisoned until written."""
 
     def __init__(self, num_rows: int, k: int) -> None:
         groups = -(-k // GROUP)
@@ -130,7 +130,7 @@ class Rows:
         arrays = {name: getattr(self, name) for name in ("q", "scales", "sums", "sums_of_16", "offsets", "floats")}
         self.struct = structs.Activations(**{name: a.ctypes.data for name, a in arrays.items()}, groups=groups)
 
-    def dequantised(self) -> np.ndarray:
+    def dequantized(self) -> np.ndarray:
         return np.repeat(self.scales.astype(np.float64), GROUP, axis=1) * self.q
 
 
@@ -170,8 +170,8 @@ def product(
 
 def assert_close(got: np.ndarray, weight: Weight, rows: Rows, onto: np.ndarray | float = 0.0) -> None:
     """Within what float32 additions of as many terms may lose."""
-    x = rows.floats.astype(np.float64) if weight.scale is None else rows.dequantised()
-    w = weight.dequantised()
+    x = rows.floats.astype(np.float64) if weight.scale is None else rows.dequantized()
+    w = weight.dequantized()
     # A min meets a group's rounded sum: the terms that are added are as large as |scale * q| and |min| apart.
     spread = (
         np.abs(w)

@@ -1,6 +1,7 @@
-// The NEON kernels under an emulator: products of weights and rows that test_native_neon.py writes to the standard input, one case
-// after the other until its end. For each: its nine sizes, the weight's three parts with their lengths, the rows. The answer:
-// the quantised rows, the product, the weight's unpacked rows.
+// Test program of the NEON linear kernels under qemu: reads cases from the standard input, writes their results.
+//
+// A case, as test_native_neon.py writes it: nine sizes, the weight's three parts with their lengths, the rows. Its result: the
+// quantized rows, the product, the weight's unpacked rows.
 #define OCTAVO_ISA neon
 #define OCTAVO_NEON 1
 #include <cstdio>
@@ -46,7 +47,7 @@ void one_case(const int32_t* size) {
 
     std::vector<float> out(size_t(rows) * width), alone(width), unpacked(size_t(w.n) * w.k);
     neon::linear(w, to, 0, rows, 0, w.num_tiles, {out.data(), width, false});
-    for (int r = 0; r < rows; ++r) {  // a row is the same bits in any company
+    for (int r = 0; r < rows; ++r) {  // a row is the same bits in any batch
         neon::linear(w, to, r, r + 1, 0, w.num_tiles, {alone.data(), width, false});
         if (std::memcmp(alone.data(), out.data() + size_t(r) * width, width * sizeof(float))) std::exit(4);
     }

@@ -1,4 +1,4 @@
-"""What packed matrices hold, read back with numpy in the plainest way: the reference of the native kernels."""
+"""Reference unpacking of packed weight matrices with plain numpy, for tests of the native kernels."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-// Stresses octavo::ThreadPool and ends with 0 if every promise of thread_pool.hpp held; arguments: threads, rounds. Built by test_native_pool.py,
-// also under the thread sanitizer, which sees what a lucky run does not.
+// Stress test of octavo::ThreadPool: barriers, runs, sleep and wake-up, destruction; exits 0 if every guarantee held.
+//
+// Arguments: threads, rounds. Built by test_native_thread_pool.py, also under the thread sanitizer, which sees what a lucky run
+// does not.
 #include <cstdio>
 #include <cstdlib>
 #include <time.h>
@@ -77,6 +79,6 @@ int main(int argc, char** argv) {
         if (i % 3) run_often(other, i % 4, 2, 0);
         if (i % 7 == 0) sleep_us(200);
     }
-    std::puts("pool: all held");
+    std::puts("thread pool: all held");
     return 0;
 }

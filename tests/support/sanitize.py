@@ -1,4 +1,4 @@
-"""``make sanitize``: the tests of the native kernels on a debug build, under the address and undefined-behaviour sanitizers.
+"""Sanitizer run of the native kernels' tests (``make sanitize``): debug build with bounds checks, ASan and UBSan.
 
 The package is copied to ``build/sanitize``, so that its library is the only other thing there.
 """
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",  # an interpreter leaves memory behind
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    # "In any company" repeats with many batches what the others have run once; the emulated kernels are not in the library.
+    # Tests named any_batch repeat with many batches what the others have run once; the emulated kernels are not in the library.
     words = [
         sys.executable,
         "-m",
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         "-p",
         "no:cacheprovider",
         "-k",
-        "not company and not emulated",
+        "not any_batch and not emulated",
         *tests,
         *arguments,
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,14 +51,20 @@ def load(cubin: bytes, entry: str, shared_bytes: int, device: int) -> ctypes.c_v
     return function
 
 
-def launch(
-    function: ctypes.c_void_p, grid: tuple[int, int, int], block: tuple[int, int], packed: Any, device: int
-) -> None:
-    """``block``: threads and bytes of dynamic shared memory; ``packed``: a ctypes buffer of all parameters."""
+class LaunchShape(NamedTuple):
+    """``grid``: blocks in each dimension; ``threads``: of a block; ``shared_bytes``: dynamic shared memory of a block."""
+
+    grid: tuple[int, int, int]
+    threads: int
+    shared_bytes: int
+
+
+def launch(function: ctypes.c_void_p, shape: LaunchShape, packed: Any, device: int) -> None:
+    """On torch's current stream of GPU number ``device``. ``packed``: a ctypes buffer of all parameters."""
     size = ctypes.c_size_t(len(packed))
     extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(packed), _BUFFER_SIZE, ctypes.addressof(size), _END)
     stream = ctypes.c_void_p(torch._C._cuda_getCurrentRawStream(device))
-    words = ("cuLaunchKernel", function, *grid, block[0], 1, 1, block[1], stream, None, extra)
+    words = ("cuLaunchKernel", function, *shape.grid, shape.threads, 1, 1, shape.shared_bytes, stream, None, extra)
     if device == torch.cuda.current_device() and _has_context():
         _call(*words)
         return

@@ -40,7 +40,8 @@ class Kernel:
             return
         index: int = device.index
         function = self._loaded.get(index) or self._load(index)
-        driver.launch(function, blocks, (self.source.threads, self.source.shared_bytes), packed, index)
+        shape = driver.LaunchShape(blocks, self.source.threads, self.source.shared_bytes)
+        driver.launch(function, shape, packed, index)
 
     def _load(self, device: int) -> ctypes.c_void_p:
         source = self.source

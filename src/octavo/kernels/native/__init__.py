@@ -1,1 +1,1 @@
-"""Native CPU kernels: one C library for a whole step, its build and its loader."""
+"""Native CPU kernels: a C++ library that runs a whole forward pass, its build, its loader and its ctypes bindings."""

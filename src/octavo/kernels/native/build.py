@@ -1,4 +1,6 @@
-"""Compiles the native kernels into one shared library, unless it is there. ``python -m octavo.kernels.native.build [--force]``.
+"""Build of the native CPU kernels into one shared library: compiler flags per instruction set, source hash.
+
+``python -m octavo.kernels.native.build [--force] [--optional]``.
 
 Only the standard library is imported: the package's build hook runs this file by itself.
 """
@@ -90,7 +92,7 @@ def is_current(library: Path = LIBRARY) -> bool:
 
 
 def build_program(source: Path, program: Path, extra: tuple[str, ...] = ()) -> Path:
-    """A C++ program over the pool, which is all of the library that runs without a table; raises as ``build`` does."""
+    """Compile a C++ program over the thread pool, which needs no kernel table; raises as ``build`` does."""
     inputs = [f"-I{HERE}", str(source), str(HERE / "thread_pool.cpp")]
     _run([find_compiler(), *FLAGS, *_baseline(), *extra, *inputs, "-o", str(program), "-lpthread"])
     return program

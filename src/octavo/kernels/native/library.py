@@ -1,4 +1,4 @@
-"""The shared library of native CPU kernels, loaded with ctypes: is it there, and what can this CPU run?"""
+"""Loader of the native CPU kernels: finding or building the shared library, its C functions, the kernel table of this CPU."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ def best_isa() -> str:
 
 
 def kernel_table(name: str = "") -> c.c_void_p | None:
-    """The operations for the instruction set ``name`` (empty: the best this CPU runs); None if it cannot run them."""
+    """The kernel table of the instruction set ``name`` (empty: the best this CPU runs); None if this CPU cannot run it."""
     found = load().octavo_kernel_table(name.encode())
     return c.c_void_p(found) if found else None

@@ -1,9 +1,10 @@
-"""Packed matrices in Python's hands: how large one is, its memory, and filling it from a file's bytes."""
+"""Packed weight matrices: format and size, memory, packing from the bytes of a model file, checksum."""
 
 from __future__ import annotations
 
 import ctypes as c
 import math
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,6 +37,24 @@ class ScaleRangeError(WeightFormatError):
     """A scale or min is not representable in float16: pack into a matrix with float32 scales."""
 
 
+class PartSizes(NamedTuple):
+    """Bytes of each part of a packed matrix; 0 for one that it does not have."""
+
+    elements: int
+    scales: int
+    mins: int
+    bias: int
+
+
+class MatrixParts(NamedTuple):
+    """The parts of a packed matrix' memory, ``uint8``; empty for one that it does not have."""
+
+    elements: np.ndarray
+    scales: np.ndarray
+    mins: np.ndarray
+    bias: np.ndarray
+
+
 class MatrixSpec(msgspec.Struct, frozen=True):
     """What a packed matrix is, without its memory; ``n`` outputs, ``k`` inputs."""
 
@@ -55,26 +74,26 @@ class MatrixSpec(msgspec.Struct, frozen=True):
         return -(-self.k // GROUP)
 
     @property
-    def part_bytes(self) -> tuple[int, int, int, int]:
-        """Of elements, scales, mins and bias; 0 for a part that it does not have."""
+    def part_sizes(self) -> PartSizes:
         groups = self.num_tiles * self.num_groups
         elements = groups * GROUP * TILE * {Format.F32: 8, Format.BF16: 4, Format.U4: 1}.get(self.format, 2) // 2
-        quantised, has_min = self.format not in (Format.F32, Format.BF16), self.format in (Format.U8, Format.U4)
-        scales = groups * TILE * self.scales_per_group * (2 if self.scale_type == ScaleType.F16 else 4) * quantised
-        return elements, scales, scales * has_min, self.num_tiles * TILE * 4 * self.has_bias
+        quantized, has_min = self.format not in (Format.F32, Format.BF16), self.format in (Format.U8, Format.U4)
+        scales = groups * TILE * self.scales_per_group * (2 if self.scale_type == ScaleType.F16 else 4) * quantized
+        return PartSizes(elements, scales, scales * has_min, self.num_tiles * TILE * 4 * self.has_bias)
 
     @property
     def num_bytes(self) -> int:
         """With every part on a multiple of ``ALIGNMENT``."""
-        return sum(map(aligned, self.part_bytes))
+        return sum(map(aligned, self.part_sizes))
 
 
 def aligned(num_bytes: int) -> int:
+    """Rounded up to a multiple of ``ALIGNMENT``."""
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
 
 
 def stored_spec(type_name: str, n: int, k: int, *, wide_scales: bool = False) -> MatrixSpec:
-    """How a tensor of a file's type is packed without losing a bit. Raises ``UnsupportedModelError``: there is no such way."""
+    """The packed format of a tensor of a file's type, lossless. Raises ``UnsupportedModelError``: there is no such way."""
     if type_name in FLOAT_FORMATS:
         return MatrixSpec(FLOAT_FORMATS[type_name], ScaleType.F32, n, k)
     if type_name not in BLOCK_FORMATS:
@@ -98,25 +117,26 @@ class PackedMatrix:
         if memory.dtype != np.uint8 or memory.shape != (spec.num_bytes,) or address % ALIGNMENT:
             raise ValueError(f"a packed matrix needs {spec.num_bytes} bytes aligned to {ALIGNMENT}, got {memory.shape}")
         self.spec, self.memory = spec, memory
-        self.parts, pointers = [], []
+        parts, pointers = [], []
         start = 0
-        for size in spec.part_bytes:
-            self.parts.append(memory[start : start + size])
+        for size in spec.part_sizes:
+            parts.append(memory[start : start + size])
             pointers.append(address + start if size else None)
             start += aligned(size)
+        self.parts = MatrixParts(*parts)
         sizes = (spec.n, spec.k, spec.num_tiles, spec.num_groups, spec.scales_per_group, 0)
         self.struct = structs.Matrix(spec.format, spec.scale_type, *sizes, *pointers)
 
     def set_bias(self, bias: np.ndarray) -> None:
         """``[n]``; the padding becomes zero."""
-        room = self.parts[3].view(np.float32)
+        room = self.parts.bias.view(np.float32)
         room[: self.spec.n] = bias
         room[self.spec.n :] = 0
 
     def pack(self, type_name: str, rows: np.ndarray, first_tile: int = 0, last_tile: int | None = None) -> None:
         """Fill tiles ``[first_tile, last_tile)`` from the stored bytes of exactly their rows; safe in several threads.
 
-        Float rows are quantised if the matrix is of a quantised format. Raises ``WeightFormatError`` for a scale or weight that
+        Float rows are quantized if the matrix is of a quantized format. Raises ``WeightFormatError`` for a scale or weight that
         is not finite, ``ScaleRangeError``, and ``ValueError`` for bytes that do not fit the matrix.
         """
         last = self.spec.num_tiles if last_tile is None else last_tile

@@ -1,4 +1,4 @@
-"""The operations of one instruction set as Python callables: ``kernel_table.hpp`` for ctypes, for tests and benchmarks.
+"""Kernel table of one instruction set as Python callables (``kernel_table.hpp`` for ctypes), for tests and benchmarks.
 
 Pointers are integers (``array.ctypes.data``), references are ``ctypes.byref(struct)``.
 """
@@ -17,7 +17,7 @@ _ROWS = (
 
 
 class Operations(c.Structure):
-    """``Table``, field by field in the same order; ``kernel_table.hpp`` says what each does."""
+    """``KernelTable``, field by field in the same order; ``kernel_table.hpp`` says what each does."""
 
     _fields_ = (
         ("name", c.c_char_p),

@@ -1,4 +1,4 @@
-"""The structs of ``types.hpp`` and ``kernel_table.hpp`` for ctypes, field by field in the same order."""
+"""ctypes structs of the native kernels, field by field (``types.hpp``, ``model.hpp``, ``kernel_table.hpp``, ``sampling.hpp``)."""
 
 from __future__ import annotations
 
