@@ -31,6 +31,7 @@ class GroupedCommand(TyperCommand):
     """Plain ``--help`` with the options under the headings of their groups: 30 flags in one list help nobody."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Click's hook: one section per option group."""
         headings: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)

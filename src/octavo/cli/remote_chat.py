@@ -57,6 +57,7 @@ class RemoteChat:
             raise RemoteError(f"{self._base}: {_reason(error)}") from None
 
     def close(self) -> None:
+        """Close the HTTP connections."""
         self._client.close()
 
     def _first_model(self) -> str:

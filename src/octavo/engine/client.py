@@ -53,18 +53,22 @@ class ProcessEngineClient:
 
     @property
     def stats(self) -> EngineStats:
+        """Of the newest report; zeros before the first."""
         return self._pending.stats
 
     @property
     def num_pending(self) -> int:
+        """Requests handed to the engine whose end it has not confirmed."""
         return len(self._pending)
 
     @property
     def failed(self) -> asyncio.Event:
+        """Set when the supervisor has given up for good."""
         return self._supervisor.failed
 
     @property
     def failed_reason(self) -> str | None:
+        """Why it gave up; None while it has not."""
         return self._supervisor.failed_reason
 
     @property
@@ -73,6 +77,7 @@ class ProcessEngineClient:
         return self._supervisor.process.pid if self._supervisor.has_process else None
 
     def unhealthy_reason(self) -> str | None:
+        """Why no request could be served now; None if one could."""
         return self._supervisor.unhealthy_reason()
 
     def generate(self, submission: Submission) -> AsyncGenerator[TokenEvent, None]:

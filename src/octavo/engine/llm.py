@@ -58,6 +58,7 @@ class _Live:
 
     @property
     def ended(self) -> bool:
+        """The response has its finish reason."""
         return self.output.finish_reason is not None
 
 
@@ -126,6 +127,7 @@ class LLM:
         return self.stream(self.tokenizer.encode_chat(list(messages)), params)
 
     def close(self) -> None:
+        """End the engine and free its memory; the object is of no use afterwards."""
         self._engine.close()
 
     def __enter__(self) -> Self:

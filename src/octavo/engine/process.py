@@ -65,6 +65,7 @@ class Outbox:
         self._unsent = bytearray()
 
     def send(self, message: FromEngine) -> None:
+        """Queue the message; blocks only beyond ``MAX_UNSENT_BYTES``. A lost server ends the process."""
         self._unsent += self._writer.frame(message)
         self._send_some()
         if len(self._unsent) > MAX_UNSENT_BYTES:
@@ -193,6 +194,7 @@ def load(start: Start) -> BuiltEngine:
 
 
 def main() -> NoReturn:
+    """Entry point of ``python -m octavo.engine.process``."""
     code = run_process(sys.argv[1:], load)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -151,6 +151,7 @@ class EngineProcess(asyncio.Protocol):
         return f"the engine process was killed by {signal.Signals(-code).name}{hint}"
 
     def kill(self) -> None:
+        """SIGKILL; does nothing if the process has been reaped."""
         self._process.kill()  # does nothing if it has been reaped
 
     async def stop(self) -> None:

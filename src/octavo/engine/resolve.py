@@ -58,6 +58,7 @@ class _Resolver:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def set(self, name: str, value: Any, reason: str) -> None:
+        """Choose the field's value and say why."""
         self.values[name] = value
         self.reasons[name] = reason
 

@@ -31,6 +31,7 @@ class Supervision:
 
     @classmethod
     def of(cls, config: ServerConfig) -> Supervision:
+        """The four settings of the server that concern the supervisor."""
         return cls(config.hang_timeout_s, config.start_timeout_s, config.max_restarts, config.restart_window_s)
 
 
@@ -74,9 +75,11 @@ class Supervisor:
 
     @property
     def has_process(self) -> bool:
+        """An engine is loaded and takes requests."""
         return self._process is not None
 
     def unhealthy_reason(self) -> str | None:
+        """Why no request could be served now: no process, or it hangs; None if all is well."""
         return self._unavailable if self._process is None else self._watch.hung
 
     def work_begins(self) -> None:

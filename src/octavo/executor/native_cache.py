@@ -1,4 +1,4 @@
-"""The native kernels' KV cache: one layer after the other, in the layout of ``types.hpp``."""
+"""KV cache memory of the native CPU kernels: one allocation, layer by layer, float32, bfloat16 or int8."""
 
 from __future__ import annotations
 

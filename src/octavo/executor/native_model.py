@@ -1,4 +1,4 @@
-"""A packed model and its cache as the structs that the native step reads."""
+"""ctypes structs of a packed model and its KV cache, as the native step reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step of a packed model as one call of the C library: flat arrays in, logits and the most likely tokens out."""
+"""One forward step of a packed model as one call of the C library: flat arrays in, logits and top tokens out."""
 
 from __future__ import annotations
 

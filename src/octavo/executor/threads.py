@@ -1,4 +1,4 @@
-"""How long does an idle thread of torch's OpenMP pool spin before it sleeps?
+"""Spin time of OpenMP threads: short for torch's pool, so that busy-waiting does not take cores from other threads.
 
 A decode step crosses hundreds of barriers. libgomp's default is to spin for a long time, which is fine on an idle machine; but
 when another process wants one of the cores, spinning threads keep the core from the very thread they wait for, and a step

@@ -77,6 +77,7 @@ class TensorInfo:
 
     @property
     def type_name(self) -> str:
+        """Of the tensor's blocks, in ggml's words: F32, Q4_K, ..."""
         return TENSOR_TYPES[self.type_id][0]
 
 

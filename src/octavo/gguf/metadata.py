@@ -40,18 +40,21 @@ class GGUFMetadata(Mapping[str, Value]):
         return len(self._values)
 
     def text(self, key: str, default: str | None = None) -> str | None:
+        """A string, or ``default`` if the key is missing. Another type raises ``WeightFormatError``, here and below."""
         value = self._values.get(key, default)
         if value is None or isinstance(value, str):
             return value
         raise self._wrong(key, "a string", value)
 
     def integer(self, key: str, default: int | None = None) -> int | None:
+        """An integer, or ``default`` if the key is missing."""
         value = self._values.get(key, default)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         raise self._wrong(key, "an integer", value)
 
     def number(self, key: str, default: float | None = None) -> float | None:
+        """A finite number as a float, or ``default`` if the key is missing."""
         value = self._values.get(key, default)
         if value is None:
             return None
@@ -60,6 +63,7 @@ class GGUFMetadata(Mapping[str, Value]):
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
+        """A boolean, or ``default`` if the key is missing."""
         value = self._values.get(key, default)
         if isinstance(value, bool):
             return value
@@ -80,12 +84,15 @@ class GGUFMetadata(Mapping[str, Value]):
         raise self._wrong(key, "an array of numbers", value)
 
     def need_text(self, key: str) -> str:
+        """Like ``text``; a missing key raises ``WeightFormatError``."""
         return self._present(key, self.text(key))
 
     def need_integer(self, key: str) -> int:
+        """Like ``integer``; a missing key raises ``WeightFormatError``."""
         return self._present(key, self.integer(key))
 
     def need_number(self, key: str) -> float:
+        """Like ``number``; a missing key raises ``WeightFormatError``."""
         return self._present(key, self.number(key))
 
     def _present(self, key: str, value: T | None) -> T:

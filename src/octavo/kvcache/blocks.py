@@ -1,4 +1,4 @@
-"""The pool of KV blocks: reference counts, and which free block goes next.
+"""Block pool of the KV cache: allocation, reference counts, order of reuse and eviction.
 
 A free block is either *plain* (its content is worthless; reused last-in first-out, so that memory already touched is
 touched again) or *cached* (its content may serve a later prefix; evicted least recently used first, and only when no

@@ -1,4 +1,4 @@
-"""Which block holds which prefix: chained hashes that are verified against the tokens.
+"""Prefix index: chained block hashes to blocks, every hit verified against the tokens.
 
     digest_0 = SHA-256(salt),   digest_i = SHA-256(digest_{i-1} || tokens of block i)
 

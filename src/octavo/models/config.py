@@ -51,9 +51,11 @@ class TransformerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def scale(self) -> float:
+        """Of attention scores before the softmax."""
         return self.attention_scale or self.head_dim**-0.5
 
     def window(self, layer: int) -> int:
+        """Sliding window of a layer in tokens; 0: global attention."""
         return self.windows[layer] if self.windows else 0
 
     @property
@@ -69,4 +71,5 @@ class TransformerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_layers * (attention + mlp + norms) + embeddings + h
 
     def kv_bytes_per_token(self, bytes_per_element: int) -> int:
+        """Bytes of keys and values of one token in all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * bytes_per_element

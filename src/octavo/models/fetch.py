@@ -53,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cached_path(spec: FetchSpec, cache: Path) -> Path:
+    """Where the model file is or will be."""
     return cache / "models" / spec.name / spec.file
 
 

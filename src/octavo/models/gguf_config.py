@@ -51,6 +51,7 @@ class _Keys:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
+        """A positive hyperparameter of the architecture. Raises ``WeightFormatError`` if it is missing without a default."""
         name = f"{self.architecture}.{key}"
         found = self.header.metadata.number(name, default)
         value = self.header.metadata.need_number(name) if found is None else found

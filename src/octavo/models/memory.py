@@ -42,6 +42,7 @@ class MemoryEstimate:
 
     @property
     def total_bytes(self) -> int:
+        """Weights, KV cache and activations."""
         return self.weight_bytes + self.kv_cache_bytes + self.activation_bytes
 
 

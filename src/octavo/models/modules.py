@@ -21,6 +21,7 @@ Rows = Callable[[Tensor], Tensor]
 
 
 def identity(x: Tensor) -> Tensor:
+    """In place of a feature that the model lacks."""
     return x
 
 

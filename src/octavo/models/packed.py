@@ -62,6 +62,7 @@ class PackedModel:
 
     @property
     def weight_bytes(self) -> int:
+        """Of all tensors, padding included."""
         return self.memory.nbytes
 
 
@@ -85,6 +86,7 @@ def lay_out(config: TransformerConfig, spec_of: SpecOf) -> tuple[PackedTensor, .
 
 
 def bias_of(weight: str) -> str:
+    """Name of the bias that belongs to a weight."""
     return weight.removesuffix("weight") + "bias"
 
 

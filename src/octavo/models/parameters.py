@@ -25,6 +25,7 @@ class Part:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the merged tensor: rows add up."""
         return (sum(shape[0] for shape in self.shapes), *self.shapes[0][1:])
 
 

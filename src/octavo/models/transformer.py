@@ -37,6 +37,7 @@ class Transformer:
 
     @property
     def weight_bytes(self) -> int:
+        """Of all parameters as loaded."""
         return self.parts.weight_bytes
 
     @property

@@ -1,4 +1,4 @@
-"""May this request come in? Each tenant's quotas and rates, and whether its class's promise can be kept at all.
+"""Admission control: tenants' quotas and rates, refusal or degradation of requests whose SLO cannot be attained.
 
 A promise that the machine's own arithmetic says will be broken is best broken at once, while the client can still go
 elsewhere: with 429 and ``Retry-After``, or by a weaker class, as the class says (``when_full``).

@@ -1,4 +1,4 @@
-"""Service classes from TOML: what each promises, checked for values that contradict each other.
+"""Service classes parsed from TOML: TTFT, TPOT, ``max_wait``, weight; contradicting values are refused.
 
     default = "standard"          # of requests that name none; without it they are promised nothing
 

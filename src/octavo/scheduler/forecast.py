@@ -1,4 +1,4 @@
-"""What policies may know of the future: how long a step takes, how long an answer gets, what the prefix cache saves.
+"""Forecasts for policies: step time, output length, prefix-cache hits.
 
 One object per scheduler, which feeds it; policies only ask.
 """

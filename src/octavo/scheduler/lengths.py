@@ -1,4 +1,4 @@
-"""How many tokens will a request generate? A quantile of what its tenant's requests of its class generated lately.
+"""Output-length prediction: a quantile of what the tenant's recent requests of that class generated.
 
 The client's ``max_tokens`` only caps the answer: clients state it generously, and one that lies about it gains nothing.
 """

@@ -1,4 +1,4 @@
-"""What a step's samples mean for one request: how many tokens count, whether they end it, where its time went."""
+"""Effect of a step's sampled tokens on a request: tokens accepted, finish reason, timings."""
 
 from __future__ import annotations
 

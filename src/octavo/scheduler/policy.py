@@ -1,4 +1,4 @@
-"""The protocol between the scheduler and its policies.
+"""``Policy``: the protocol between the scheduler and its scheduling policies.
 
 A policy decides four things: the order in which requests start, the order in which running ones are served (the last
 gives way first), how many tokens a step computes, and who may take whose place. The scheduler does the rest. A policy

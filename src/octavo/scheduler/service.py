@@ -1,4 +1,4 @@
-"""How much service has each tenant had? Virtual token counters.
+"""Service received by each tenant: virtual token counters (VTC).
 
 Sheng et al., "Fairness in serving large language models" (OSDI 2024). Service = prompt tokens + ``OUTPUT_WEIGHT`` x output
 tokens, divided by the weight of the request's class. A tenant that begins to wait is lifted to the least counter of those

@@ -1,4 +1,4 @@
-"""What has been counted since the engine started; the names are those of ``EngineStats``."""
+"""Cumulative counters of the scheduler since the engine started; names as in ``EngineStats``."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ class FairnessMeter:
     _ranges: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     def came(self, request_id: str, tenant: str) -> None:
+        """A request was submitted and waits for its first service."""
         self._waiting[request_id] = tenant
         self._num_waiting[tenant] = self._num_waiting.get(tenant, 0) + 1
         self._service.setdefault(tenant, 0.0)
@@ -63,6 +64,7 @@ class FairnessMeter:
 
     @property
     def jain(self) -> float:
+        """Jain's fairness index, see the class; 1 is even."""
         rates = [self._shared_service[tenant] / s for tenant, s in self._shared_s.items() if s > 0]
         squares = sum(rate * rate for rate in rates)
         return sum(rates) ** 2 / (len(rates) * squares) if len(rates) > 1 and squares > 0 else 1.0
@@ -88,6 +90,7 @@ class Ended:
 
     @property
     def waited_too_long(self) -> bool:
+        """First served later than ``max_wait_s`` after its arrival."""
         limit = self.service_class.max_wait_s
         return limit is not None and (self.timings.queue_s or 0.0) > limit
 

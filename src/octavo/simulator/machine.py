@@ -46,6 +46,7 @@ class Machine:
 
     @property
     def fastest_step_s(self) -> float:
+        """Of a step with one decode row and no context: no SLO can be shorter."""
         return self.seconds(StepLoad(0, 1))
 
 

@@ -1,4 +1,4 @@
-"""What one rendering of a chat template may spend, and how big a value is."""
+"""Resource limits of one chat-template rendering, and the size of its values."""
 
 from __future__ import annotations
 

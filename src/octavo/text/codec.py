@@ -1,4 +1,4 @@
-"""How ids become bytes and text becomes ids: one small protocol, and its implementation over the `tokenizers` library.
+"""Token ids to bytes and text to ids: the codec protocol, and its implementation over the `tokenizers` library.
 
 Decoding is defined token by token: every id stands for fixed bytes, and the text of a sequence is the UTF-8 reading of
 their concatenation. That is what byte-level BPE and SentencePiece with byte fallback mean, it makes incremental decoding

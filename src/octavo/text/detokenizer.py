@@ -1,4 +1,4 @@
-"""Text from tokens as they arrive: joined, exactly what decoding all of them at once gives; O(1) amortised per token."""
+"""Incremental detokenisation: joined, exactly what decoding all tokens at once gives; O(1) amortised per token."""
 
 from __future__ import annotations
 

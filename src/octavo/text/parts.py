@@ -1,4 +1,4 @@
-"""What a reader of some format finds in a model's folder or file, and a ``Tokenizer`` is made of."""
+"""Parts of a tokenizer as a model's folder or GGUF file gives them: codec, special tokens, chat template."""
 
 from __future__ import annotations
 

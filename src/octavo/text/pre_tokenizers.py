@@ -1,4 +1,4 @@
-"""How byte-level BPE vocabularies cut text into words before merging, by the name that GGUF gives the rule.
+"""Pre-tokenizer rules of byte-level BPE vocabularies, by their GGUF names.
 
 The rules are those of the models' own tokenizer.json files: a vocabulary gives right ids only with the rule that it was
 trained with, so an unknown name is an error, not a guess.

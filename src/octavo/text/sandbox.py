@@ -1,4 +1,4 @@
-"""A Jinja environment that a model's chat template cannot break out of, hang, or fill the memory with.
+"""Sandboxed Jinja environment for chat templates: no escape, no unbounded time or memory.
 
 ``ImmutableSandboxedEnvironment`` keeps templates away from Python's internals. What it leaves open is resources: nested
 loops without output, ``'a' * 10**9``, strings doubled forty times. Here every loop iteration, call, operator, filter and

@@ -1,1 +1,1 @@
-"""From logits to tokens: each row with its own request's parameters, and only the work that some row needs."""
+"""Sampling on torch: logits to tokens, each row with its own request's parameters."""

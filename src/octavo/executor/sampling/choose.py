@@ -1,4 +1,4 @@
-"""Given scaled logits and one uniform number a row: which token?
+"""Random token choice per row: scaled logits, truncation, one uniform number each.
 
 A draw inverts the cumulative distribution in the order of token ids, so that rounding noise in the logits moves its
 borders by as little and reorders nothing. Every operation works on each row by itself: a row's token does not depend on

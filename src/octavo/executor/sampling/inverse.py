@@ -1,4 +1,4 @@
-"""Where does a share of a row's weight end? The inverse of the cumulative distribution, row by row."""
+"""Inverse of the cumulative distribution of each row: the index at which a share of its weight ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How likely were the chosen token and its rivals? Of the model's own distribution: before bias, penalties, temperature."""
+"""Log-probabilities of the chosen and the top-k tokens, of the unmodified distribution (before bias, penalties, temperature)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens may be drawn at all? top_k, then min_p, then top_p, each as a threshold on the logit.
+"""Truncation of the distribution: top_k, then min_p, then top_p, each as a threshold on the logit.
 
 A token that ties with the last one kept is kept as well. So the kept set is a function of the values alone, never of the
 order in which a sort leaves equal ones, and each row's is independent of the rows beside it.

@@ -1,4 +1,4 @@
-"""The registry: one line a policy."""
+"""Registry of scheduling policies by name: one line per policy."""
 
 from __future__ import annotations
 

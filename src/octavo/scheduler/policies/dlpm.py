@@ -1,5 +1,4 @@
-"""Deficit longest-prefix match: requests that find most of their prompt in the cache go first, among tenants that have
-credit left.
+"""Deficit longest-prefix match: longest cached prefix first, among tenants with credit left.
 
 Cao et al., "Locality-aware fair scheduling in LLM serving" (arXiv 2501.14312). Each tenant has a deficit counter;
 service is taken from it; who is at zero or below is passed over; when all that wait are, each gets a quantum.

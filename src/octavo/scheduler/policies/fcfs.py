@@ -1,4 +1,4 @@
-"""First come, first served. A preempted request keeps its arrival, hence its place before everybody who came later.
+"""First come, first served; a preempted request keeps its place.
 
 Also the base of the other policies, which change what they do otherwise.
 """

@@ -1,4 +1,4 @@
-"""Virtual token counters: the tenant that had least service goes next, its requests in order of arrival.
+"""Virtual token counter: the tenant with the least service first, its requests in order of arrival.
 
 Sheng et al., "Fairness in serving large language models" (OSDI 2024), weighted. Two tenants that both wait never differ
 by more than 2 max(longest prompt, OUTPUT_WEIGHT x tokens that run at once) in service (their Theorem 4.4), whoever
