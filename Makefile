@@ -1,5 +1,5 @@
-# Every target begins with `setup`, which leaves a complete environment in .venv/.
-# It installs again only when pyproject.toml, constraints.txt or hatch_build.py have changed.
+# .venv/.base: what serves. .venv/.complete: with torch, the benchmark and what the tests need (`make setup`).
+# Either is installed again only when pyproject.toml, constraints.txt or hatch_build.py have changed.
 # The first Python >= 3.11 on the path; choose another with `make PYTHON=/path/to/python setup`.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -9,18 +9,24 @@ BIN := .venv/bin
 
 setup: .venv/.complete
 
-.venv/.complete: pyproject.toml constraints.txt hatch_build.py
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -qq --progress-bar off -c constraints.txt
+NO_NETWORK = { echo "error: setup could not install the packages (see above); it needs a network that reaches PyPI or a mirror" >&2; exit 1; }
+
+.venv/.base: pyproject.toml constraints.txt hatch_build.py
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 on the path; install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
-	@echo "setting up .venv (a few minutes the first time)"
+	@echo "setting up .venv (half a minute the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq --progress-bar off \
-		-c constraints.txt -e '.[dev]' || { \
-		echo "error: setup could not install the packages (see above); it needs a network that reaches PyPI or a mirror" >&2; exit 1; }
+	@$(INSTALL) -e . || $(NO_NETWORK)
 	@touch $@
 
-# The C++ kernels, built again where their sources have changed. Without a compiler: torch serves.
-native: setup
+.venv/.complete: .venv/.base
+	@echo "adding torch, the benchmark and what the tests need (a few minutes the first time)"
+	@$(INSTALL) -e '.[dev]' || $(NO_NETWORK)
+	@touch $@
+
+# The C++ kernels, built again where their sources have changed. Without a compiler: torch serves, if it is installed.
+native: .venv/.base
 	@$(BIN)/python -m octavo.kernels.native.build --optional
 
 serve: native
@@ -36,20 +42,21 @@ lint: setup
 SPREAD := -n auto --maxprocesses 4 --dist worksteal
 
 # The quick half of the tests: nothing but this machine's CPU, no coverage.
-unit: native
+unit: setup native
 	$(BIN)/pytest tests --ignore=tests/e2e --ignore=tests/gpu $(SPREAD)
 
 # The tests of the native kernels on a debug build: bounds checks, address and undefined-behaviour sanitizers.
-sanitize: native
+sanitize: setup native
 	$(BIN)/python tests/support/sanitize.py $(SPREAD)
 
-test: native lint sanitize
+test: setup native lint sanitize
 	$(BIN)/pytest tests $(SPREAD) --cov --cov-report=term:skip-covered
 
 bench-engine: setup
 	$(BIN)/python benchmarks/engine.py --out docs/results/engine
 
-wheel: setup
+# For whoever has no compiler: it carries the kernels, for every glibc from the one in its name on.
+wheel: .venv/.base
 	$(BIN)/python -m pip wheel --disable-pip-version-check -qq --no-deps --wheel-dir dist .
 
 clean:

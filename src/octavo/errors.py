@@ -16,6 +16,7 @@
     │   ├── RequestFailedError      500   this request alone failed (e.g. non-finite logits)
     │   └── EngineDeadError         503   retryable: the engine died or hung; it is being restarted
     ├── ConfigError                 500   start-up only: a setting is wrong
+    ├── MissingPackageError         500   a package of an extra is not installed (``extras.require``)
     ├── BenchError                  500   `octavo bench`: a measurement could not be made
     │   └── ResultFileError         500   not a result file, or one of another schema version
     ├── KernelError                 500   a GPU kernel cannot be compiled, loaded or launched
@@ -153,6 +154,12 @@ class ConfigError(OctavoError):
     """A setting is unknown, out of range or contradicts another."""
 
     code = "config_error"
+
+
+class MissingPackageError(OctavoError):
+    """An optional package is not installed; ``param`` names it, the message the extra that brings it."""
+
+    code = "missing_package"
 
 
 class BenchError(OctavoError):

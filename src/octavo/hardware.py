@@ -46,6 +46,7 @@ class Hardware:
     num_physical_cores: int = 0
     cpu_name: str = ""
     native_isa: str = ""  # the native kernels that are built and that this CPU runs; ``detect`` does not look for them
+    has_torch: bool = True  # whether torch is installed; ``detect`` does not look for it
 
 
 def detect(proc_root: Path = PROC, cgroup_root: Path = CGROUP, dev_root: Path = DEV) -> Hardware:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -171,6 +172,11 @@ def test_doctor_and_the_native_kernels(
     assert (finding.found, finding.fatal) == ("not built", False)
     assert "torch" in finding.fix
     assert finding.fix.endswith("(sudo apt-get install g++), then octavo doctor --build-native")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    finding = doctor._native_kernels()
+    assert finding.fatal
+    assert finding.fix.startswith("install a C++ compiler (sudo apt-get install g++)")
+    assert finding.fix.endswith("-m pip install 'octavo[torch]'")
     assert run(["doctor", "--build-native"]) == 1
     assert "no C++ compiler" in capsys.readouterr().err
     monkeypatch.undo()
@@ -195,6 +201,9 @@ def test_doctor_and_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch)
     assert "cannot use the GPU" in finding.found
     assert "pip install" in finding.fix
     assert not finding.fatal
+    monkeypatch.setitem(sys.modules, "torch", None)
+    finding = doctor._torch(machine)
+    assert finding.fix.startswith("to use the GPU: ") and finding.fix.endswith("'octavo[gpu]'")
     assert any("Test GPU, 80.0 GiB, compute capability 9.0" in one.found for one in doctor._machine(machine))
 
 

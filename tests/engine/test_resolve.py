@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from octavo.config import EngineConfig, from_mapping
 from octavo.engine.resolve import resolve
-from octavo.errors import ConfigError
+from octavo.errors import ConfigError, MissingPackageError
 from octavo.hardware import GPU, Hardware
 from octavo.models.config import TransformerConfig
 
@@ -91,6 +92,19 @@ def test_native_kernels_that_are_not_built() -> None:
         resolve(EngineConfig(num_draft_tokens=3), MODEL, hardware())
     with pytest.raises(ConfigError, match="dtype = int8 is not for executor = cpu"):
         resolve(EngineConfig(dtype="int8"), MODEL, hardware())
+
+
+def test_without_torch_a_gpu_is_left_alone_and_what_needs_torch_says_so() -> None:
+    machine = replace(hardware(), native_isa="avx2", has_torch=False)
+    resolution = resolve(EngineConfig(), MODEL, machine)
+    assert resolution.config.executor == "native" and "torch, which GPUs need" in resolution.reasons["executor"]
+    odd = msgspec.structs.replace(MODEL, head_dim=20)
+    for config, model, why in (
+        (EngineConfig(executor="cuda"), MODEL, "the torch executors need torch"),
+        (EngineConfig(), odd, "head size 20 is not a multiple of 8 up to 256; the torch executors need torch"),
+    ):
+        with pytest.raises(MissingPackageError, match=why):
+            resolve(config, model, machine)
 
 
 def test_resolving_twice_changes_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -9,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from octavo.kernels.native import build, library
+from support.installation import without
 from support.native_library import isas, needs_native
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +98,43 @@ def test_a_users_own_library_serves_where_the_package_has_none(copied: Path, tmp
     assert "other users" in python(LOAD, copied, **cache).stdout
 
 
+@needs_native
+@pytest.mark.skipif(not shutil.which("objdump"), reason="no objdump")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads glibc's symbol versions")
+def test_the_wheels_tag_is_the_newest_glibc_that_a_symbol_of_the_library_needs() -> None:
+    hook = build_hook()
+    words = ["objdump", "-p", "-T", str(build.LIBRARY)]
+    listing = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"NEEDED +(\S+)", listing)) <= set(hook.GLIBC), "not even the C++ runtime"
+    versions = set(re.findall(r"\((\w+_[\w.]+)\)", listing))
+    newest = max([(2, 17), *(tuple(map(int, one.removeprefix("GLIBC_").split(".")[:2])) for one in versions)])
+    architecture = build.architecture()
+    assert hook.platform_tag(build.LIBRARY, architecture) == f"manylinux_{newest[0]}_{newest[1]}_{architecture}"
+    assert newest <= (2, 28), "older systems are left out: which symbol needs this?"
+
+
+def test_a_library_that_needs_more_than_glibc_gets_no_manylinux_tag(tmp_path: Path) -> None:
+    hook = build_hook()
+    (tmp_path / "a.cpp").write_text(
+        "#include <cstdio>\n#include <string>\nstd::string name(int n) { return std::to_string(n); }"
+    )
+    try:
+        compiler = build.find_compiler()
+    except build.NoCompilerError as error:
+        pytest.skip(str(error))
+    words = [compiler, "-shared", "-fPIC", str(tmp_path / "a.cpp"), "-o", str(tmp_path / "a.so")]
+    subprocess.run(words, check=True)
+    assert not hook.platform_tag(tmp_path / "a.so", build.architecture()).startswith("manylinux")
+
+
+def build_hook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("octavo_hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_without_a_compiler_the_wheel_is_pure_and_says_so(copied: Path, tmp_path: Path) -> None:
     (copied / "octavo" / "kernels" / "native" / "liboctavo.so").unlink(missing_ok=True)
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore"):
@@ -105,3 +145,24 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(copied: Path, tmp_path
     assert "no C++ compiler" in done.stdout + done.stderr
     (wheel,) = (tmp_path / "dist").iterdir()
     assert wheel.name.endswith("-py3-none-any.whl")
+
+
+@pytest.mark.parametrize("command", [["serve"], ["generate", "text"], ["serve", "--executor", "native"]])
+def test_without_kernels_and_without_torch_a_command_says_what_to_do(
+    copied: Path, tmp_path: Path, command: list[str]
+) -> None:
+    (copied / "octavo" / "kernels" / "native" / "liboctavo.so").unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "octavo.cli.main", *command],
+        env=without("torch", source=copied, OCTAVO_CACHE=str(tmp_path / "cache")),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: no native kernels (not built; with a C++ compiler, octavo doctor --build-native builds them); "
+        "without them serving needs torch: pip install 'octavo[torch]'\n"
+    )
+    assert not (tmp_path / "cache").exists()

@@ -29,7 +29,7 @@ import msgspec
 
 from octavo.bench.provenance import created_now
 from octavo.bench.throughput import MIN_PIECES, Figure, Piece, throughput
-from octavo.errors import BenchError
+from octavo.extras import require
 from octavo.hardware import detect
 
 if TYPE_CHECKING:
@@ -92,13 +92,12 @@ def calibrate(num_threads: int | None = None, budget_s: float = BUDGET_S, weight
     """Measure now; takes about ``5 * budget_s``, more where one product alone takes longer.
 
     ``num_threads``: those that the engine uses (None: one per usable core). ``weight_bytes``: read by a step of the model that
-    is measured; those of a small model stay partly in the cache, so this much is read as well. Raises ``BenchError`` where
-    there is no torch.
+    is measured; those of a small model stay partly in the cache, so this much is read as well. Raises ``MissingPackageError``
+    where there is no torch.
     """
-    try:
-        import torch
-    except ImportError:
-        raise BenchError("the calibration needs torch, which octavo itself needs; install octavo again") from None
+    require("torch", "the calibration of the machine needs")
+    import torch
+
     hardware = detect()
     started_s = time.perf_counter()
     with _one_thread_each():

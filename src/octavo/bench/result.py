@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import os
 import tempfile
@@ -17,6 +16,7 @@ import msgspec
 from octavo import __version__
 from octavo.bench.model import SCHEMA_VERSION, RequestRecord, Run
 from octavo.errors import ConfigError, ResultFileError
+from octavo.extras import require
 
 SCHEMA_FILE = f"schema/result-v{SCHEMA_VERSION}.json"
 ROW_COLUMNS = (
@@ -115,11 +115,12 @@ def write_rows(runs: Sequence[Run], path: Path) -> None:
 
 
 def check_rows(path: Path) -> None:
-    """Before anything is measured: raises ``ConfigError`` for a file that rows cannot be written to."""
+    """Before anything is measured: raises ``ConfigError`` for a file that rows cannot be written to,
+    ``MissingPackageError`` where what writes them is not installed."""
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"rows go to a .csv or a .parquet file, not to {path}", param="rows")
-    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError("parquet needs pyarrow: pip install 'octavo[bench]' (or write a .csv)", param="rows")
+    if path.suffix.lower() == ".parquet":
+        require("pyarrow", "rows as .parquet (not as .csv) need")
 
 
 def row(run: str, record: RequestRecord) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from octavo.cli.bench_suite import measuring
 from octavo.cli.output import stdout
 from octavo.config import DEFAULT_MODEL
 from octavo.errors import BenchError, ConfigError
+from octavo.extras import require
 
 if TYPE_CHECKING:
     from octavo.bench.model import Run
@@ -103,6 +104,7 @@ def run(
     on disk all the same. Example: octavo bench run --url A=http://127.0.0.1:8000 --url B=http://127.0.0.1:8001
     --rate 4 --repeat 5
     """
+    require("scipy", "`octavo bench` needs")
     from octavo.bench.result import check_rows, write_rows
 
     asked = Asked(
@@ -155,6 +157,7 @@ def sweep(
 ) -> None:
     """Latency against load at the given rates, from the lowest; with promises also a bisection to the highest rate that keeps
     them for 99 % of requests. Promises are --slo, or those that the requests of a workload bring (mixed)."""
+    require("scipy", "`octavo bench` needs")
     from octavo.bench import sweep as sweeping
     from octavo.bench.run_table import knee_line
 
@@ -197,6 +200,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the permutations, where there are too many for all.", min=0)] = 0,
 ) -> None:
     """Is B faster than A? Runs are grouped by the name they were given (--name); the first one is the baseline."""
+    require("scipy", "`octavo bench` needs")
     from octavo.bench.result import load
 
     if label and len(label) != len(results):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.bench_suite import Job, Markdown, Out, Rows, Seed, finish, measuring, origin, say, write
+from octavo.cli.bench_suite import Job, Markdown, Out, Rows, Seed, check_packages, finish, measuring, origin, say, write
 from octavo.cli.model_argument import fetch
 from octavo.config import DEFAULT_MODEL
 from octavo.errors import BenchError, ConfigError
@@ -62,6 +62,7 @@ def peers(
     All of them get the same prompts, in the most exact form that all take. Servers on one machine share it: those that are
     not asked should be idle. Example: octavo bench peers octavo=http://127.0.0.1:8000 llama=http://127.0.0.1:8080
     """
+    check_packages()
     from octavo.bench.peers import Peer, parse_pairs
     from octavo.bench.suite_rows import choose_rows, find_suite
 
@@ -70,8 +71,7 @@ def peers(
     chosen = choose_rows(find_suite(suite_name), rows, quick=quick)
     keys = {name: _first_line(path) for name, path in parse_pairs(api_key_file or [], "FILE").items()}
     models = parse_pairs(served or [], "MODEL")
-    _check_known("--api-key-file", keys, {*urls, *commands})
-    _check_known("--served", models, {*urls, *commands})
+    _check_known({"--api-key-file": keys, "--served": models}, {*urls, *commands})
     job = Job(suite_name, chosen, rounds, seed, vocab_size=vocab_size, form=form)
     to_start = {name: _automatic(name, model) for name, url in urls.items() if url == AUTO}
     to_start |= {name: _own(command) for name, command in commands.items()}
@@ -95,9 +95,10 @@ def _check_names(urls: dict[str, str], commands: dict[str, str]) -> None:
         raise ConfigError("no server to measure; give name=url, or --start name='command {port}'")
 
 
-def _check_known(flag: str, given: dict[str, str], names: set[str]) -> None:
-    if unknown := sorted(given.keys() - names):
-        raise ConfigError(f"{flag} {unknown[0]}=...: there is no server of that name")
+def _check_known(given: dict[str, dict[str, str]], names: set[str]) -> None:
+    for flag, values in given.items():
+        if unknown := sorted(values.keys() - names):
+            raise ConfigError(f"{flag} {unknown[0]}=...: there is no server of that name")
 
 
 def _own(command: str) -> Callable[[int], list[str]]:

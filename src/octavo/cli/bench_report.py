@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo.errors import BenchError, ConfigError
+from octavo.extras import require
 
 
 def register(bench: typer.Typer) -> None:
@@ -32,12 +33,14 @@ def report(
     Several runs are also shown side by side, those of different names compared with the first name, those of one name at
     several rates as a curve. Example: octavo bench report results/*.json --html report.html --figures figures --format png
     """
+    require("scipy", "the intervals of a report need")
+    require("matplotlib", "the plots of a report need")
     from octavo.bench.report.files import read
     from octavo.bench.result import write_whole
     from octavo.cli.output import stdout
 
     found = read(results)
-    from octavo.bench import figures as drawing  # needs matplotlib, and says so
+    from octavo.bench import figures as drawing
     from octavo.bench.report.page import render, sections
     from octavo.bench.report.parts import Pen
 

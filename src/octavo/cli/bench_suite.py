@@ -17,6 +17,7 @@ from octavo.cli.flags import FlagGroup, Given, GroupedCommand, with_flags
 from octavo.cli.model_argument import fetch, reconcile
 from octavo.config import DEFAULT_MODEL, EngineConfig
 from octavo.errors import ConfigError
+from octavo.extras import require
 
 if TYPE_CHECKING:
     from octavo.bench.launched import LaunchedServer
@@ -63,6 +64,7 @@ def suite(
     The limit of every row is arithmetic on the model and a calibration of this machine measured beside it. With --url, the
     model behind it is unknown: no limits, unless --model names it.
     """
+    check_packages()
     from octavo.bench.suite_rows import choose_rows, find_suite
 
     if offline and (http or url):
@@ -239,6 +241,12 @@ def _run_suite(job: Job, targets: list[SuiteTarget], facts: ModelFacts | None, o
     run = SuiteRun(targets, job.options(), lambda: _calibrate(job.num_threads, weight_bytes), facts, say)
     run.run(job.rows, lambda run: write(out, result(run)))
     return result(run)
+
+
+def check_packages() -> None:
+    """Before anything is started: raises ``MissingPackageError`` where what measures is not installed."""
+    require("torch", "the calibration of the machine needs")
+    require("scipy", "`octavo bench` needs")
 
 
 def _calibrate(num_threads: int | None, weight_bytes: int) -> Any:

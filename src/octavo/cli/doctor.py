@@ -16,6 +16,7 @@ import typer
 from octavo import __version__
 from octavo.config import DEFAULT_MODEL, EngineConfig
 from octavo.errors import OctavoError
+from octavo.extras import is_installed
 from octavo.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -167,10 +168,17 @@ def _packages() -> list[Finding]:
 
 
 def _torch(hardware: Hardware) -> Finding:
+    """Optional: without a GPU the native kernels serve, and they need none."""
+    if not is_installed("torch"):
+        finding = Finding("torch", "not installed; the native kernels need none")
+        if hardware.gpus:
+            finding.fix = f"to use the GPU: {sys.executable} -m pip install 'octavo[gpu]'"
+        return finding
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of a broken build
-        return Finding("torch", f"cannot be imported: {error}", f"{sys.executable} -m pip install torch", fatal=True)
+        fix = f"{sys.executable} -m pip install --force-reinstall torch, or uninstall it: the native kernels need none"
+        return Finding("torch", f"cannot be imported: {error}", fix)
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     finding = Finding("torch", f"{torch.__version__}, {build}, {torch.backends.cpu.get_cpu_capability()}")
     if hardware.gpus and not torch.cuda.is_available():
@@ -180,19 +188,24 @@ def _torch(hardware: Hardware) -> Finding:
 
 
 def _native_kernels() -> Finding:
-    """Whether the library of C++ kernels is there, and the instruction set it uses. Never fatal: torch can serve."""
+    """Whether the library of C++ kernels is there, and the instruction set it uses. Fatal only without torch, which can serve."""
     from octavo.kernels.native import build, library
 
     try:
         path = library.find()
         return Finding("native kernels", f"for {library.best_isa()}, {path}")
     except OSError as error:
-        finding = Finding("native kernels", str(error), "models on the CPU run on torch, more slowly: ")
+        finding = Finding("native kernels", str(error))
     try:
         build.find_compiler()
+        finding.fix = "octavo doctor --build-native"
     except build.NoCompilerError:
-        finding.fix += f"install a C++ compiler ({_compiler_command()}), then "
-    finding.fix += "octavo doctor --build-native"
+        finding.fix = f"install a C++ compiler ({_compiler_command()}), then octavo doctor --build-native"
+    if is_installed("torch"):
+        finding.fix = f"models on the CPU run on torch, more slowly: {finding.fix}"
+    else:
+        finding.fix += f"; or serve by torch: {sys.executable} -m pip install 'octavo[torch]'"
+        finding.fatal = True
     return finding
 
 

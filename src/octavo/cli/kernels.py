@@ -14,6 +14,7 @@ import typer
 
 from octavo.cli.output import stdout
 from octavo.errors import ConfigError
+from octavo.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 OnGpu = Annotated[bool, typer.Option("--gpu", help="On the GPU; without it on the CPU, Triton in its interpreter.")]
 Name = Annotated[str, typer.Argument(help="Operation; all, if none is named.", metavar="[OP]", show_default=False)]
 MOST_LAYERS_ON_A_CPU = 4  # of Llama-3.1-8B in float32: 8 GB
+NEEDED = "the operations need"  # torch: their schemas, references and test inputs are tensors
 ABOUT = "The operations of the kernels room: check, time, tune and explain them."
 
 
@@ -41,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 def list_operations(as_json: AsJson = False) -> None:
     """Every operation: its back ends, where each runs, on what it was tested, and the fraction of the limit it reaches there."""
+    require("torch", NEEDED)
     from octavo.kernels.registry import NAMES, operation
 
     rows = [_facts(operation(name)) for name in NAMES]
@@ -182,6 +185,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """The way to the fast kernel: what each step changes, what should follow, what the compiler made of it, what was measured."""
+    require("torch", NEEDED)
     _names(name)
     from octavo.kernels.gpu.lab.benchmark import steps_of
     from octavo.kernels.gpu.lab.measured import compiled, measured_steps
@@ -231,7 +235,10 @@ def tune(name: Name = "", as_json: AsJson = False) -> None:
 
 def _device(gpu: bool) -> torch.device:
     """Triton reads whether it is to interpret when it is first imported."""
-    if not gpu:
+    require("torch", NEEDED)
+    if gpu:
+        require("triton", "the operations on a GPU need")
+    else:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     import torch
 

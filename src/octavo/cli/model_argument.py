@@ -16,7 +16,8 @@ FAKE = "fake"
 def reconcile(model: str | None, config: EngineConfig, default: str) -> tuple[str, EngineConfig]:
     """The model's name and the config that goes with it. The model ``fake`` and the executor ``fake`` need each other.
 
-    Raises ``ConfigError`` if one of them is fake and the other was asked to be real.
+    Raises ``ConfigError`` if one of them is fake and the other was asked to be real, ``MissingPackageError`` for an executor that
+    is not installed.
     """
     if config.executor == FAKE and model not in (None, FAKE):
         raise ConfigError(f"executor = fake runs no model, but {model} was asked for; leave out one of them")
@@ -28,6 +29,9 @@ def reconcile(model: str | None, config: EngineConfig, default: str) -> tuple[st
         import msgspec
 
         return FAKE, msgspec.structs.replace(config, executor=FAKE)
+    from octavo.engine.resolve import check_installed
+
+    check_installed(config)
     return model or default, config
 
 

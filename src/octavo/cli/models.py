@@ -179,6 +179,7 @@ def _model_facts(found: LocalModel, dtypes: dict[str, str], tokens: int, request
         dtype=chosen.dtype,
         kv_dtype=chosen.kv_dtype,
         workload=Workload(num_requests=requests, num_tokens=tokens),
+        stored_bytes=sum(file.stat().st_size for file in _weight_files(found.path)),
     )
     room = hardware.gpus[0].memory_bytes if chosen.executor == "cuda" else hardware.available_bytes
     return {
@@ -205,6 +206,10 @@ def _model_facts(found: LocalModel, dtypes: dict[str, str], tokens: int, request
         "memory_bytes": room,
         "fits": need.total_bytes <= room,
     }
+
+
+def _weight_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
 
 
 def _stored_as(path: Path) -> str:
@@ -271,8 +276,9 @@ def _describe(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "parameters", format_count(facts["num_parameters"])
     yield "context", f"{facts['max_position']} tokens"
     yield "", ""
+    how = "as stored" if facts["dtype"] == "stored" else f"in {facts['dtype']}"
     yield "memory", f"for {facts['num_requests']} x {facts['num_tokens']} tokens (--requests, --tokens)"
-    yield "  weights", f"{format_bytes(facts['weight_bytes'])} in {facts['dtype']}"
+    yield "  weights", f"{format_bytes(facts['weight_bytes'])} {how}"
     yield (
         "  KV cache",
         f"{format_bytes(facts['kv_cache_bytes'])} in {facts['kv_dtype']}, {format_bytes(facts['kv_bytes_per_token'])} a token",

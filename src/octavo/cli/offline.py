@@ -135,7 +135,8 @@ def model_facts(name: str, path: Path | None, config: EngineConfig) -> ModelFact
     """What the limits need, of a model run with the resolved ``config``; None for the fake executor."""
     if path is None:
         return None
-    from octavo.engine.resolve import BYTES_PER_ELEMENT, NATIVE_DTYPES, kv_bytes_per_token
+    from octavo.engine.resolve import NATIVE_DTYPES
+    from octavo.models.memory import BYTES_PER_ELEMENT, kv_bytes_per_token
 
     model = read_config(path)
     head = model.vocab_size * model.hidden_size

@@ -11,6 +11,7 @@ import typer
 
 from octavo.cli.output import stdout
 from octavo.errors import ConfigError
+from octavo.extras import require
 
 if TYPE_CHECKING:
     from octavo.simulator.replay import Setup
@@ -92,6 +93,10 @@ def compare(
     names = [name.strip() for name in policies.split(",") if name.strip()]
     if not names:
         raise ConfigError("policies is empty; name at least one, e.g. fcfs,slo", param="policies")
+    if html is not None:
+        require("matplotlib", "the plots of --html need")
+    if loads:
+        require("scipy", "the bound beside --loads needs")
     setup = _setup(machine, classes, max_num_running, max_step_tokens, lengths, seed)
     arrivals_of_seed = _arrivals(_Traffic(trace, num_requests, shares, tenants), setup)
     if loads:

@@ -12,6 +12,7 @@ from octavo.engine.resolve import FAKE_MODEL, Resolution, resolve
 from octavo.engine.submission import RequestDefaults
 from octavo.errors import ConfigError
 from octavo.executor.factory import build_executor
+from octavo.extras import is_installed
 from octavo.hardware import Hardware, detect
 from octavo.kernels.native import library
 from octavo.kvcache.cache import KVCache
@@ -34,13 +35,16 @@ class BuiltEngine:
 
 def usable_hardware() -> Hardware:
     """What this machine has, and the installed torch and the native kernels can use."""
-    hardware = replace(detect(), native_isa=library.best_isa())
-    if hardware.gpus:
-        import torch
-
-        if not torch.cuda.is_available():
-            return replace(hardware, gpus=())
+    hardware = replace(detect(), native_isa=library.best_isa(), has_torch=is_installed("torch"))
+    if hardware.gpus and not (hardware.has_torch and _torch_can_use_gpus()):
+        return replace(hardware, gpus=())
     return hardware
+
+
+def _torch_can_use_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def build_engine(config: EngineConfig, name: str, path: Path | None, eos_token_ids: frozenset[int]) -> BuiltEngine:

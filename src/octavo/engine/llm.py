@@ -15,6 +15,7 @@ import msgspec
 from octavo.config import DEFAULT_MODEL, EngineConfig, from_mapping
 from octavo.engine.build import build_engine
 from octavo.engine.core import Engine
+from octavo.engine.resolve import check_installed
 from octavo.errors import InvalidRequestError, RequestFailedError
 from octavo.models.registry import find_model
 from octavo.text.response import ResponseDecoder
@@ -70,6 +71,7 @@ class LLM:
         of ``EngineConfig``: ``LLM("gemma3-270m", dtype="float32", max_num_running=16)``."""
         settings = msgspec.structs.asdict(config or EngineConfig()) | overrides
         checked = from_mapping(EngineConfig, settings)
+        check_installed(checked)
         path: Path | None = None
         if checked.executor == "fake":
             self.tokenizer: Tokenizer = FakeTokenizer()

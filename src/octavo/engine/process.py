@@ -177,11 +177,14 @@ def import_ahead() -> None:
 
     Where the native kernels will serve, torch is not imported: it would cost more memory than a small model.
     """
+    from octavo.extras import is_installed
     from octavo.hardware import find_gpus
     from octavo.kernels.native import library
 
-    is_native = library.best_isa() and not find_gpus()
-    for name in (*(AHEAD_NATIVE if is_native else AHEAD_TORCH), "octavo.engine.build", "octavo.models.gguf"):
+    has_torch = is_installed("torch")
+    is_native = library.best_isa() and not (has_torch and find_gpus())
+    ahead = AHEAD_NATIVE if is_native else AHEAD_TORCH if has_torch else ()
+    for name in (*ahead, "octavo.engine.build", "octavo.models.gguf"):
         importlib.import_module(name)
 
 

@@ -9,12 +9,15 @@ import msgspec
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
+from octavo.executor.factory import NEEDS_TORCH, TORCH_EXECUTORS
+from octavo.extras import is_installed, missing
 from octavo.hardware import Hardware
+from octavo.kernels.native import library
 from octavo.kvcache.fit import blocks_for
 from octavo.models.config import TransformerConfig
+from octavo.models.memory import BYTES_PER_ELEMENT, kv_bytes_per_token
 from octavo.scheduler.policies import make_policy
 
-BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "int4": 0.625, "stored": 2}
 EXECUTORS = ("native", "cpu", "cuda", "fake")
 DTYPES = ("float32", "bfloat16", "float16")
 KV_DTYPES = DTYPES
@@ -33,7 +36,7 @@ FAKE_MODEL = TransformerConfig(
     num_layers=1,
     num_heads=1,
     num_kv_heads=1,
-    head_dim=1,
+    head_dim=8,  # the smallest of the native kernels: what does not depend on a model is resolved with this one
     max_position=8192,
 )
 
@@ -77,6 +80,24 @@ def resolve(
     return Resolution(EngineConfig(**resolver.values), resolver.reasons)
 
 
+def check_installed(config: EngineConfig) -> None:
+    """What no model can change, before one is fetched.
+
+    Raises ``MissingPackageError`` where nothing that is installed can serve with these settings.
+    """
+    if config.executor == "fake" or is_installed("torch"):
+        return
+    if config.executor in TORCH_EXECUTORS:
+        raise missing("torch", NEEDS_TORCH)
+    if obstacle := settings_obstacle(config):
+        raise missing("torch", f"the native kernels cannot run: {obstacle}; {NEEDS_TORCH}")
+    try:
+        library.find()
+    except OSError as error:
+        how = "with a C++ compiler, octavo doctor --build-native builds them"
+        raise missing("torch", f"no native kernels ({error}; {how}); without them serving needs") from None
+
+
 def _names(r: _Resolver) -> None:
     """Words that no executor knows; what only another one knows is found later."""
     for name, known in (("dtype", (*DTYPES, *NATIVE_DTYPES)), ("kv_dtype", (*KV_DTYPES, "int8"))):
@@ -86,17 +107,13 @@ def _names(r: _Resolver) -> None:
 
 def _executor(r: _Resolver) -> None:
     if r.asked.executor == "auto":
-        obstacle = native_obstacle(r.asked, r.model, r.hardware)
-        if r.hardware.gpus:
-            r.set("executor", "cuda", f"found {r.hardware.gpus[0].name}")
-        elif obstacle:
-            r.set("executor", "cpu", f"no NVIDIA GPU that torch can use; no native kernels: {obstacle}")
-        else:
-            r.set("executor", "native", f"no NVIDIA GPU that torch can use; native kernels for {r.hardware.native_isa}")
+        _choose_executor(r)
     elif r.asked.executor not in EXECUTORS:
         raise ConfigError(
             f"unknown executor {r.asked.executor!r}; known: auto, {', '.join(EXECUTORS)}", param="executor"
         )
+    elif r.asked.executor in TORCH_EXECUTORS and not r.hardware.has_torch:
+        raise missing("torch", NEEDS_TORCH)
     elif r.asked.executor == "cuda" and not r.hardware.gpus:
         raise ConfigError(
             "executor = cuda, but there is no NVIDIA GPU that torch can use; see `octavo doctor`", param="executor"
@@ -105,14 +122,32 @@ def _executor(r: _Resolver) -> None:
         raise ConfigError(f"executor = native cannot run: {obstacle}; use executor = cpu", param="executor")
 
 
+def _choose_executor(r: _Resolver) -> None:
+    obstacle = native_obstacle(r.asked, r.model, r.hardware)
+    no_gpu = "no NVIDIA GPU that torch can use" if r.hardware.has_torch else "torch, which GPUs need, is not installed"
+    if r.hardware.gpus:
+        r.set("executor", "cuda", f"found {r.hardware.gpus[0].name}")
+    elif not obstacle:
+        r.set("executor", "native", f"{no_gpu}; native kernels for {r.hardware.native_isa}")
+    elif r.hardware.has_torch:
+        r.set("executor", "cpu", f"{no_gpu}; no native kernels: {obstacle}")
+    else:
+        raise missing("torch", f"the native kernels cannot run: {obstacle}; {NEEDS_TORCH}")
+
+
 def native_obstacle(config: EngineConfig, model: TransformerConfig, hardware: Hardware) -> str:
     """Why the native kernels cannot serve this; empty if they can."""
     if not hardware.native_isa:
-        return "the library is not built; see `octavo doctor`"
-    if config.block_size % 16:
-        return f"block_size = {config.block_size} is not a multiple of 16"
+        return "they are not built (with a C++ compiler: octavo doctor --build-native)"
     if model.head_dim % 8 or model.head_dim > 256:
         return f"the model's head size {model.head_dim} is not a multiple of 8 up to 256"
+    return settings_obstacle(config)
+
+
+def settings_obstacle(config: EngineConfig) -> str:
+    """Why the native kernels cannot serve any model with these settings; empty if they can."""
+    if config.block_size % 16:
+        return f"block_size = {config.block_size} is not a multiple of 16"
     for name, known in (("dtype", NATIVE_DTYPES), ("kv_dtype", NATIVE_KV_DTYPES)):
         if getattr(config, name) not in ("auto", *known):
             return f"{name} = {getattr(config, name)} is not theirs (they have {', '.join(known)})"
@@ -223,12 +258,6 @@ def _blocks(r: _Resolver) -> None:
     else:
         why = f"one full context, {one_context * per_block / 2**20:.0f} MiB"
     r.set("num_blocks", min(max(one_context, for_all), fits), why)
-
-
-def kv_bytes_per_token(model: TransformerConfig, kv_dtype: str) -> int:
-    """Keys and values of one token in all layers; int8 has a float32 scale for every head of each."""
-    scales = 2 * 4 * model.num_layers * model.num_kv_heads if kv_dtype == "int8" else 0
-    return model.kv_bytes_per_token(int(BYTES_PER_ELEMENT[kv_dtype])) + scales
 
 
 def kv_room_bytes(

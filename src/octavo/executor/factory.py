@@ -19,6 +19,8 @@ from octavo.folders import cache_folder
 from octavo.types import Executor
 
 FAKE_VOCAB_SIZE = 512
+TORCH_EXECUTORS = ("cpu", "cuda")
+NEEDS_TORCH = "the torch executors need"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from octavo.errors import ConfigError
 from octavo.models.config import TransformerConfig
 
-BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Of weights as of keys and values; "stored" until the file says it. int4: with its scales.
+BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "int4": 0.625, "stored": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +53,32 @@ def estimate(
     dtype: str = "float32",
     kv_dtype: str = "float16",
     workload: Workload | None = None,
+    stored_bytes: int = 0,
 ) -> MemoryEstimate:
-    """Memory of the model under ``workload``. Raises ``ConfigError`` for an unknown dtype or a size below one."""
+    """Memory of the model under ``workload``. ``stored_bytes``: of the weights in the files, for ``dtype = stored``.
+
+    Raises ``ConfigError`` for an unknown dtype or a size below one.
+    """
     load = workload or Workload()
     for field in ("num_requests", "num_tokens", "step_tokens", "block_size"):
         if getattr(load, field) < 1:
             raise ConfigError(f"{field} = {getattr(load, field)}; expected at least 1", param=field)
     size = _bytes_per_element(dtype, "dtype")
-    per_token = config.kv_bytes_per_token(_bytes_per_element(kv_dtype, "kv_dtype"))
+    _bytes_per_element(kv_dtype, "kv_dtype")
+    per_token = kv_bytes_per_token(config, kv_dtype)
+    is_stored = dtype == "stored" and stored_bytes
     return MemoryEstimate(
-        weight_bytes=config.num_parameters * size,
+        weight_bytes=stored_bytes if is_stored else int(config.num_parameters * size),
         kv_bytes_per_token=per_token,
         kv_cache_bytes=load.num_blocks * load.block_size * per_token,
-        activation_bytes=_activation_bytes(config, size, load),
+        activation_bytes=_activation_bytes(config, 2 if dtype in ("bfloat16", "float16") else 4, load),
     )
+
+
+def kv_bytes_per_token(model: TransformerConfig, kv_dtype: str) -> int:
+    """Keys and values of one token in all layers; int8 has a float32 scale for every head of each."""
+    scales = 2 * 4 * model.num_layers * model.num_kv_heads if kv_dtype == "int8" else 0
+    return model.kv_bytes_per_token(int(BYTES_PER_ELEMENT[kv_dtype])) + scales
 
 
 def _activation_bytes(config: TransformerConfig, size: int, load: Workload) -> int:
@@ -76,7 +89,7 @@ def _activation_bytes(config: TransformerConfig, size: int, load: Workload) -> i
     return rows + min(load.num_requests, load.step_tokens) * config.vocab_size * 4
 
 
-def _bytes_per_element(dtype: str, param: str) -> int:
+def _bytes_per_element(dtype: str, param: str) -> float:
     if dtype not in BYTES_PER_ELEMENT:
         raise ConfigError(f"unknown {param} {dtype!r}; known: {', '.join(BYTES_PER_ELEMENT)}", param=param)
     return BYTES_PER_ELEMENT[dtype]

@@ -7,13 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from octavo.errors import BenchError
-
-try:
-    import matplotlib as _matplotlib  # noqa: F401
-except ImportError as missing:
-    raise BenchError("the figures of `octavo bench` need matplotlib: pip install 'octavo[bench]'") from missing
-
 from octavo.bench.compare import Comparison
 from octavo.bench.figures import (
     comparison,

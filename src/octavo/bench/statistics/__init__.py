@@ -10,10 +10,3 @@
 | `promise.py` | is a share of requests under a limit, and how many requests does it take to say so |
 | `fairness.py`, `knee.py` | Jain's index; where a latency-load curve bends |
 """
-
-from octavo.errors import BenchError
-
-try:
-    import scipy as _scipy  # noqa: F401
-except ImportError as missing:
-    raise BenchError("the statistics of `octavo bench` need scipy: pip install 'octavo[bench]'") from missing
