@@ -1,5 +1,6 @@
-// Benchmark of the thread pool: nanoseconds of a barrier, of an empty run with awake workers, of one that wakes them. Argument:
-// threads.
+// Benchmark of the native thread pool: nanoseconds of a barrier, of an empty run with awake workers, of a run that wakes them.
+//
+// Argument: threads.
 #include <cstdio>
 #include <cstdlib>
 #include <time.h>

@@ -1,4 +1,4 @@
-"""The room's instruments: times in turns, limits, fractions and goals, tuning. On a CPU they time the CPU's back ends."""
+"""Kernel benchmarks on a CPU: timing in turns, machine limits, fractions and goals, roofline plot, tuning search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``scripts/gpu`` as a dry run: every file is written, a failure is kept and named, a part goes on where it stopped."""
+"""Dry run of ``scripts/gpu``: every file is written, failures are named, a part resumes; adoption of results; compile study."""
 
 from __future__ import annotations
 

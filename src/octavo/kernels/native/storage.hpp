@@ -1,4 +1,4 @@
-// Heap objects without operator new: the library then needs no C++ runtime, so it loads beside any version of it.
+// Heap allocation of objects without operator new: the library needs no C++ runtime, so it loads beside any version of it.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// out = a + b. Nothing but memory: 3 * sizeof(T) bytes for one addition, so all that counts is to keep enough bytes in flight.
+// out = a + b, element by element; bound by memory: 3 * sizeof(T) bytes for one addition, so enough bytes have to be in flight.
 //
 // Each thread loads PACKS packs of 16 bytes of a and of b before it uses the first: at PACKS = 2, 64 bytes a thread and, with
 // 2,048 threads, 128 KB a multiprocessor. By Little's law an H200 needs about 4.8 TB/s * 0.7 us / 132 = 25 KB there.
