@@ -20,7 +20,7 @@ import pytest
 from support.server_process import ServerProcess
 
 OCTAVO = (sys.executable, "-m", "octavo.cli.main")
-HEAVY = ("torch", "fastapi", "transformers", "huggingface_hub", "tokenizers", "httpx", "numpy")
+HEAVY = ("torch", "starlette", "transformers", "huggingface_hub", "tokenizers", "httpx", "numpy")
 PROMPT = r"\r\n\r\n> "
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("OCTAVO_LOG", "FORCE_COLOR", "COLUMNS")}
 
@@ -109,7 +109,7 @@ def test_the_server_process_never_imports_torch() -> None:
 def test_the_engine_process_does_not_import_the_server() -> None:
     loaded = imported_by("import octavo.engine.process, octavo.engine.build, octavo.executor.torch_executor")
     assert "torch" in loaded
-    assert not loaded & {"fastapi", "transformers", "httpx"}
+    assert not loaded & {"starlette", "transformers", "httpx"}
 
 
 def test_version_and_help() -> None:

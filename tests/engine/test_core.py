@@ -107,7 +107,7 @@ def test_max_tokens_defaults_to_what_fits() -> None:
         ([5], {"max_tokens": 3, "min_tokens": 4}, InvalidRequestError, "min_tokens = 4: expected 0 to 3"),
         ([5], {"logprobs": 10**9}, InvalidRequestError, "logprobs = 1000000000: expected 0 to 512"),
         ([1] * 8192, {}, ContextLengthError, "can never fit"),
-        ([1] * 10, {"max_tokens": 8190}, ContextLengthError, "10 prompt \\+ 8190 output tokens = 8200"),
+        ([1] * 10, {"max_tokens": 8190}, ContextLengthError, "10 prompt tokens \\+ 8190 output tokens = 8200"),
     ],
 )
 def test_what_cannot_run_is_refused_at_once(prompt: list[int], params: dict, error: type, says: str) -> None:  # type: ignore[type-arg]

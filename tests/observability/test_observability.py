@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from octavo.config import ServerConfig
 from octavo.errors import ConfigError
+from octavo.observability.events import EngineRestarted, EngineSnapshot, RequestFinished, StepFinished
 from octavo.observability.histogram import TIME_BUCKETS_S, Histogram
 from octavo.observability.logs import setup_logging
 from octavo.observability.metrics import MetricsCollector
-from octavo.server.drain_rate import MAX_RETRY_AFTER_S, DrainRate
+from octavo.server.concurrency import MAX_RETRY_AFTER_S, DrainRate
 from octavo.types import EngineStats, RequestTimings
 from support.fake_engine_client import FakeEngineClient, connect
 
@@ -48,10 +49,16 @@ def test_histogram_equals_the_librarys_own() -> None:
 
 def test_engine_totals_survive_a_restart_of_the_engine() -> None:
     metrics = MetricsCollector()
-    metrics.observe_step(EngineStats(total_steps=5, total_prompt_tokens=100, step_num_tokens=1, step_time_s=0.01))
-    metrics.observe_step(EngineStats(total_steps=9, total_prompt_tokens=140, step_num_tokens=1, step_time_s=0.01))
-    metrics.count_restart()
-    metrics.observe_step(EngineStats(total_steps=2, total_prompt_tokens=7, step_num_tokens=1, step_time_s=0.01))
+    metrics.observe(
+        StepFinished(EngineStats(total_steps=5, total_prompt_tokens=100, step_num_tokens=1, step_time_s=0.01))
+    )
+    metrics.observe(
+        StepFinished(EngineStats(total_steps=9, total_prompt_tokens=140, step_num_tokens=1, step_time_s=0.01))
+    )
+    metrics.observe(EngineRestarted())
+    metrics.observe(
+        StepFinished(EngineStats(total_steps=2, total_prompt_tokens=7, step_num_tokens=1, step_time_s=0.01))
+    )
     found = samples(metrics)
     assert found["octavo_prompt_tokens_total", ()] == 147
     assert found["octavo_engine_steps_total", ()] == 11
@@ -62,9 +69,10 @@ def test_engine_totals_survive_a_restart_of_the_engine() -> None:
 
 def test_ends_of_requests_and_gauges() -> None:
     stats = EngineStats(num_running=3, num_waiting=2, num_blocks=10, num_blocks_used=4)
-    metrics = MetricsCollector(lambda: stats)
-    metrics.observe_finished("stop", 5, 7, RequestTimings(queue_s=0.1, tpot_s=None, e2e_s=2.0))
-    metrics.observe_finished("abort", 5, 1, None)
+    metrics = MetricsCollector()
+    metrics.observe(EngineSnapshot(stats))
+    metrics.observe(RequestFinished("stop", 5, 7, RequestTimings(queue_s=0.1, tpot_s=None, e2e_s=2.0)))
+    metrics.observe(RequestFinished("abort", 5, 1, None))
     found = samples(metrics)
     assert found["octavo_request_success_total", (("finished_reason", "stop"),)] == 1
     assert found["octavo_request_success_total", (("finished_reason", "abort"),)] == 1

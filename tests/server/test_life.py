@@ -14,7 +14,7 @@ import pytest
 from octavo.config import ServerConfig
 from octavo.errors import ConfigError
 from octavo.server.app import build_app, create_app
-from octavo.server.keys import ApiKeys, load_api_keys
+from octavo.server.http.keys import ApiKeys, load_api_keys
 from octavo.server.state import ServerState
 from octavo.text.tokenizer import FakeTokenizer
 from support.fake_engine_client import FakeEngineClient, connect
@@ -77,7 +77,7 @@ async def test_a_client_that_leaves_before_the_first_token_gets_nothing() -> Non
     call.leave.set()
     await asyncio.wait_for(call.task, 1)
     assert engine.num_pending == 0
-    assert state.admission.num_inside == 0
+    assert state.limiter.num_in_flight == 0
     assert not state.guards
 
 
@@ -94,13 +94,13 @@ async def test_queue_full_is_refused_with_a_measured_retry_after() -> None:
             full = await client.post("/v1/completions", json={"prompt": "a", "n": 2, "stream": streaming})
             assert (full.status_code, full.json()["error"]["code"]) == (503, "queue_full")
             assert 1 <= int(full.headers["retry-after"]) <= 120
-            assert "3 requests inside, 2 more asked for, at most 4" in full.json()["error"]["message"]
+            assert "3 requests in flight, 2 more asked for, at most 4" in full.json()["error"]["message"]
         never = await client.post("/v1/completions", json={"prompt": "a", "n": 5})
         assert (never.status_code, never.json()["error"]["param"]) == (400, "n")
         engine.go.set()
         assert [(await call).status_code for call in inside] == [200] * 3
         assert (await client.post("/v1/completions", json={"prompt": "a", "n": 4})).status_code == 200
-    assert state.admission.num_inside == 0
+    assert state.limiter.num_in_flight == 0
 
 
 async def test_a_burst_cannot_pass_the_admission_before_the_engine_has_seen_it() -> None:
@@ -313,7 +313,7 @@ async def test_a_bug_of_ours_is_a_500_without_details() -> None:
 
 
 async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octavo.server.parsing.BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("octavo.server.http.body.BODY_TIMEOUT_S", 0.05)
     app = create_app(FakeEngineClient(), FakeTokenizer(), ServerConfig(), "fake")
     call = RawCall(app, "/v1/completions", {})
     call._body = None  # nothing arrives, nobody leaves

@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 
 from octavo.errors import ConfigError
-from octavo.server import protocol
-from octavo.server.listen import bind, url
-from octavo.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS, BoundedHttpProtocol
+from octavo.server.http import protocol
+from octavo.server.http.listen import bind, url
+from octavo.server.http.protocol import MAX_HEAD_BYTES, MAX_HEADERS, BoundedHttpProtocol
 
 
 async def _app(scope: object, receive: object, send: object) -> None:

@@ -18,7 +18,7 @@ from octavo.errors import ConfigError
 if TYPE_CHECKING:
     from octavo.engine.messages import ModelSource
     from octavo.engine.resolve import Resolution
-    from octavo.server.run import Ready
+    from octavo.server.run import ServerReady
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,7 @@ def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
         from octavo.observability.logs import setup_logging
         from octavo.server.run import ServePlan, run_server
 
-        def ready(facts: Ready) -> None:
+        def ready(facts: ServerReady) -> None:
             key = ' -H "Authorization: Bearer $OCTAVO_KEY"' if server.api_key_file else ""
             for line in ready_lines(facts, time.monotonic() - started_s, key):
                 _announce(line)
@@ -88,7 +88,7 @@ def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
             early.discard()
 
 
-def ready_lines(facts: Ready, start_s: float, key: str) -> Iterator[str]:
+def ready_lines(facts: ServerReady, start_s: float, key: str) -> Iterator[str]:
     """What was loaded, how it can be asked. ``key``: what curl needs to be let in."""
     from octavo.cli.output import format_bytes
 

@@ -1,4 +1,4 @@
-"""How are many small durations counted cheaply? A histogram that costs one bisection an observation.
+"""Prometheus histogram that costs one bisection an observation.
 
 ``prometheus_client`` takes a lock and walks its buckets for every observation; at tens of thousands of tokens a second
 that shows. This one is fed from one thread (the event loop) and is exported as an ordinary Prometheus histogram.
@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily
 
-# 0.5 ms to five minutes: fine enough for a step on a GPU, wide enough for a long answer on a laptop.
+# 0.5 ms to five minutes: fine enough for a step on a GPU, wide enough for a long response on a laptop.
 TIME_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
     0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0,

@@ -1,7 +1,7 @@
-"""How does octavo log? One line an event on stderr: readable on a terminal, JSON where a machine reads it.
+"""Logging set-up: one line a record on stderr, readable on a terminal, JSON where a machine reads it.
 
 ``OCTAVO_LOG`` sets the level (debug, info, warning, error; default info). Callers pass facts as ``extra={"facts": {...}}``
-and never prompts, answers or keys: only ids, counts and durations are logged.
+and never prompts, responses or keys: only ids, counts and durations are logged.
 """
 
 from __future__ import annotations

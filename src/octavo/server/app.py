@@ -1,36 +1,29 @@
-"""Which routes are there? The ASGI application over one ``ServerState``."""
+"""The ASGI application: every route over one ``ServerState``, the middleware around them, errors as responses."""
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 
-from fastapi import FastAPI, Path, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from octavo import __version__
 from octavo.config import ServerConfig
 from octavo.errors import InvalidRequestError, NotFoundError, OctavoError
-from octavo.server import answers, requests
-from octavo.server.chat import ChatCompletions
-from octavo.server.completions import Completions
-from octavo.server.gate import Gate
-from octavo.server.keys import ApiKeys, load_api_keys
-from octavo.server.leave import ClientGoneError
-from octavo.server.openapi import describe, install_openapi
-from octavo.server.parsing import ClientDisconnect
+from octavo.server.http.disconnect import ClientDisconnectError
+from octavo.server.http.keys import ApiKeys, load_api_keys
+from octavo.server.http.middleware import HttpMiddleware
+from octavo.server.http.openapi import Operation, documented_routes
+from octavo.server.http.responses import error_response, internal_error
+from octavo.server.openai.generation_routes import generation_operations
+from octavo.server.openai.models import Models
+from octavo.server.openai.tokenize import Tokenization
 from octavo.server.probes import Probes
 from octavo.server.state import ServerState
-from octavo.server.tokens import Tokens
-from octavo.server.wire import error_response
 from octavo.text.tokenizer import Tokenizer
 from octavo.types import EngineClient
-
-_log = logging.getLogger(__name__)
-
-_BODY_ERRORS = (400, 401, 404, 413, 503)
-_GENERATION_ERRORS = (*_BODY_ERRORS, 500)
 
 
 def create_app(
@@ -43,93 +36,37 @@ def create_app(
 
 
 def build_app(state: ServerState, keys: ApiKeys) -> ASGIApp:
-    """The application over ``state``, whose engine may come later. Everything passes the ``Gate``."""
-    return Gate(build_routes(state, keys), keys, state.metrics)
-
-
-def build_routes(state: ServerState, keys: ApiKeys) -> FastAPI:
-    """The routes and their description, without the gate."""
-    app = FastAPI(
-        title="Octavo",
-        version=__version__,
-        description="OpenAI's API for large language models, with vLLM's extensions.",
-        redirect_slashes=False,
-        redoc_url=None,
+    """The application over ``state``, whose engine may come later. Everything passes the ``HttpMiddleware``."""
+    app = Starlette(
+        routes=documented_routes(operations(state), keys_required=keys.required),
+        exception_handlers={
+            OctavoError: _on_octavo_error,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_unexpected_error,
+        },
     )
-    _add_generation(app, state)
-    _add_probes(app, state)
-    app.add_exception_handler(OctavoError, _on_octavo_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_surprise)
-    install_openapi(app, keys_required=keys.required)
-    return app
+    app.router.redirect_slashes = False
+    return HttpMiddleware(app, keys, state.publish)
 
 
-def _add_generation(app: FastAPI, state: ServerState) -> None:
-    tokens = Tokens(state)
-    app.add_api_route(
-        "/v1/completions",
-        Completions(state).create,
-        methods=["POST"],
-        response_model=None,
-        **describe(
-            body=requests.CompletionRequest,
-            answer=answers.CompletionAnswer,
-            chunk=answers.CompletionAnswer,
-            errors=_GENERATION_ERRORS,
-        ),
-    )
-    app.add_api_route(
-        "/v1/chat/completions",
-        ChatCompletions(state).create,
-        methods=["POST"],
-        response_model=None,
-        **describe(
-            body=requests.ChatCompletionRequest,
-            answer=answers.ChatAnswer,
-            chunk=answers.ChatChunk,
-            errors=_GENERATION_ERRORS,
-        ),
-    )
-    for path, endpoint, body, answer in (
-        ("/tokenize", tokens.tokenize, requests.TokenizeRequest, answers.TokenizeAnswer),
-        ("/detokenize", tokens.detokenize, requests.DetokenizeRequest, answers.DetokenizeAnswer),
-    ):
-        described = describe(body=body, answer=answer, errors=_BODY_ERRORS)
-        app.add_api_route(path, endpoint, methods=["POST"], response_model=None, **described)
-
-
-def _add_probes(app: FastAPI, state: ServerState) -> None:
-    probes = Probes(state)
-
-    async def model(request: Request, model_id: str = Path(description="a name from /v1/models")) -> Response:
-        """The model of this name."""
-        return await probes.model(request)
-
-    status = describe(answer=answers.StatusAnswer, errors=(503,), error=answers.StatusAnswer)
-    for path, endpoint, described in (
-        ("/health", probes.health, status),
-        ("/ready", probes.ready, status),
-        ("/version", probes.version, describe(answer=answers.VersionAnswer, errors=(401,))),
-        ("/v1/models", probes.models, describe(answer=answers.ModelList, errors=(401, 503))),
-        ("/v1/models/{model_id:path}", model, describe(answer=answers.ModelCard, errors=(401, 404, 503))),
-    ):
-        app.add_api_route(path, endpoint, methods=["GET"], response_model=None, **described)
-    metrics = describe(errors=(401,))
-    metrics["responses"][200]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    app.add_api_route("/metrics", probes.metrics, methods=["GET"], response_model=None, **metrics)
+def operations(state: ServerState) -> list[Operation]:
+    """Every route that the API's description has."""
+    return [
+        *generation_operations(state),
+        *Tokenization(state).operations,
+        *Models(state).operations,
+        *Probes(state).operations,
+    ]
 
 
 async def _on_octavo_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, OctavoError)  # registered for it alone
-    if isinstance(error, ClientGoneError):
-        return Response(status_code=error.status)
     return error_response(error)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals (no such route, wrong method) in the one error shape."""
+    """Starlette's own errors (no such route, wrong method) in the one error shape."""
     assert isinstance(error, HTTPException)  # registered for it alone
     what = f"{request.method} {request.url.path[:256]}"
     if error.status_code == HTTPStatus.NOT_FOUND:
@@ -143,9 +80,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(_: Request, __: Exception) -> Response:
-    return Response(status_code=ClientGoneError.status)
+    return Response(status_code=ClientDisconnectError.status)
 
 
-async def _on_surprise(_: Request, error: Exception) -> Response:
-    """A bug of ours. Starlette raises it again after the answer, and uvicorn logs it."""
-    return error_response(OctavoError("internal error; the server's log has the details"))
+async def _on_unexpected_error(_: Request, __: Exception) -> Response:
+    """A bug of ours. Starlette raises it again after the response, and uvicorn logs it."""
+    return error_response(internal_error())

@@ -1,4 +1,4 @@
-"""How long until there is room? The measured rate at which requests end, over a sliding window."""
+"""Rate at which requests end, over a sliding window; the ``Retry-After`` of a full queue comes from it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DrainRate:
     def retry_after_s(self, num_excess: int, now_s: float) -> float:
         """Whole seconds until ``num_excess`` requests will have ended, between 1 and ``MAX_RETRY_AFTER_S``.
 
-        Without a measurement the window itself is the answer: nothing has ended for that long.
+        Without a measurement it is the window itself: nothing has ended for that long.
         """
         rate = self.per_second(now_s)
         wait_s = num_excess / rate if rate > 0 else min(self._window_s, max(1.0, now_s - self._start_s))

@@ -1,49 +1,44 @@
-"""How does a request become text? Its choices run side by side in the engine and come back as pieces of text.
+"""Generation for one HTTP request, whatever its API: its choices run side by side in the engine and come back as text.
 
-One ``Job`` is one HTTP request; each of its ``Choice``s (prompt x n) is one submission. Closing the generator of a job, at
-any moment, aborts whatever of it still runs.
+One ``Job`` is one HTTP request; each of its choices (prompt x n) is one submission. Closing the generator of a job, at any
+moment, aborts whatever of it still runs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import cast
+from statistics import fmean
+from typing import NamedTuple, cast
 
 import msgspec
 
 from octavo.errors import EngineDeadError, OctavoError, RequestFailedError
-from octavo.server.answers import PromptTokensDetails, Timings, Usage
-from octavo.server.choice_clock import ChoiceClock, combined
-from octavo.server.state import Backend, ServerState
-from octavo.text.stream import TextStream
-from octavo.types import FinishReason, RequestTimings, SamplingParams, Submission, TokenEvent, TokenLogprobs
+from octavo.observability.events import FirstTokens, NextTokens, RequestFinished
+from octavo.server.merge import merged
+from octavo.server.state import ServedModel, ServerState
+from octavo.text.response import ResponseDecoder, ResponseDelta, joined
+from octavo.types import RequestTimings, SamplingParams, Submission, TokenEvent
+
+
+class ChoiceDelta(NamedTuple):
+    """New text of one choice, which is its place in the response."""
+
+    choice: int
+    delta: ResponseDelta
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One submission. ``echo`` is sent before its text; ``index`` is its place in the answer."""
+class Sender:
+    """Whose request it is, when it came and how it is to run."""
 
-    index: int
-    submission: Submission
-    echo: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """New text of one choice, the tokens behind it, and its end if this is the last one."""
-
-    index: int
-    text: str
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    token_texts: tuple[str, ...] = ()  # what each token added to the text, before any cut
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
+    tenant: str
+    arrival_s: float
+    priority: int = 0
+    service_class: str = ""
 
 
 @dataclass(slots=True)
@@ -51,191 +46,139 @@ class Job:
     """One HTTP request on its way through the engine, and what it has used so far."""
 
     id: str
-    state: ServerState
-    backend: Backend
-    choices: list[Choice]
+    model: ServedModel
+    submissions: list[Submission]
     num_prompt_tokens: int  # each prompt once, however many choices share it
+    n: int = 1  # choices per prompt
     num_output_tokens: int = 0
-    num_finished: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
-    cached: dict[int, int] = field(default_factory=dict)  # choice index -> prompt tokens from the prefix cache
-    clocks: list[RequestTimings] = field(default_factory=list)
+    num_cached_tokens: int = 0  # of the prompt tokens, from the prefix cache
+    finished: list[RequestTimings] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        return self.num_finished == len(self.choices)
+        return len(self.finished) == len(self.submissions)
 
-    def usage(self) -> Usage:
-        return Usage(
-            prompt_tokens=self.num_prompt_tokens,
-            completion_tokens=self.num_output_tokens,
-            total_tokens=self.num_prompt_tokens + self.num_output_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(self.cached.values())),
+    def timings(self) -> RequestTimings:
+        """In seconds. With several choices: the longest wait and end, the first token of any, the mean time per token, the
+        sum of preemptions."""
+        some = self.finished
+        if len(some) == 1:
+            return some[0]
+        per_token = [one.tpot_s for one in some if one.tpot_s is not None]
+        return RequestTimings(
+            queue_s=max((one.queue_s for one in some if one.queue_s is not None), default=None),
+            ttft_s=min((one.ttft_s for one in some if one.ttft_s is not None), default=None),
+            tpot_s=fmean(per_token) if per_token else None,
+            e2e_s=max((one.e2e_s for one in some if one.e2e_s is not None), default=None),
+            num_preemptions=sum(one.num_preemptions for one in some),
         )
 
-    def timings(self) -> Timings:
-        return combined(self.clocks)
 
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """What a request asks to be continued: token ids per prompt, the text to echo per prompt, ``n`` choices of each."""
+class Prompts(NamedTuple):
+    """What a request asks to be continued: the token ids of each prompt, ``n`` choices of each."""
 
     token_ids: list[list[int]]
-    echoes: list[str]
     n: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Whose request it is and how it is to run."""
-
-    tenant: str
-    priority: int
-    arrival_s: float
-    service_class: str = ""
-
-
-def make_job(
-    job_id: str, state: ServerState, backend: Backend, prompts: Prompts, params: SamplingParams, sender: Sender
-) -> Job:
+def make_job(job_id: str, model: ServedModel, sender: Sender, prompts: Prompts, params: SamplingParams) -> Job:
     """Split a checked request into submissions; choice i of a seeded request gets a seed derived from i."""
-    choices: list[Choice] = []
-    for token_ids, echo in zip(prompts.token_ids, prompts.echoes, strict=True):
+    submissions: list[Submission] = []
+    for token_ids in prompts.token_ids:
         for i in range(prompts.n):
-            index = len(choices)
-            own = (
-                params if i == 0 or params.seed is None else msgspec.structs.replace(params, seed=_seed(params.seed, i))
+            own = params
+            if i and params.seed is not None:
+                own = msgspec.structs.replace(params, seed=_derived_seed(params.seed, i))
+            submissions.append(
+                Submission(
+                    request_id=f"{job_id}-{len(submissions)}",
+                    prompt_token_ids=token_ids,
+                    params=own,
+                    arrival_s=sender.arrival_s,
+                    priority=sender.priority,
+                    tenant=sender.tenant,
+                    service_class=sender.service_class,
+                )
             )
-            submission = Submission(
-                request_id=f"{job_id}-{index}",
-                prompt_token_ids=token_ids,
-                params=own,
-                arrival_s=sender.arrival_s,
-                priority=sender.priority,
-                tenant=sender.tenant,
-                service_class=sender.service_class,
-            )
-            choices.append(Choice(index, submission, echo))
-    cached = dict.fromkeys(range(0, len(choices), prompts.n), 0)  # the first choice speaks for its prompt
-    return Job(job_id, state, backend, choices, sum(map(len, prompts.token_ids)), cached=cached)
+    return Job(job_id, model, submissions, sum(map(len, prompts.token_ids)), prompts.n)
 
 
-def _seed(seed: int, index: int) -> int:
+def _derived_seed(seed: int, index: int) -> int:
     digest = blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
-async def run_job(job: Job) -> AsyncGenerator[list[Piece], None]:
-    """Pieces of all choices, in batches of what is there at once. Raises ``OverloadedError`` before the first if full.
+async def run_job(job: Job, state: ServerState) -> AsyncGenerator[list[ChoiceDelta], None]:
+    """Deltas of all choices, in batches of what is there at once. Raises ``OverloadedError`` before the first if full.
 
     A choice that fails ends the job with its error.
     """
-    admission = job.state.admission
-    admission.enter(len(job.choices), job.backend.client.num_pending)
-    num_inside = len(job.choices)
+    limiter, num_open = state.limiter, len(job.submissions)
+    limiter.acquire(num_open, job.model.client.num_pending)
+    choices = [_run_choice(job, index, state) for index in range(num_open)]
     try:
-        async with aclosing(_merged([_run_choice(job, choice) for choice in job.choices])) as batches:
-            async for pieces in batches:
-                for piece in pieces:
-                    if piece.finish_reason is not None:
-                        num_inside -= 1
-                        admission.leave()
-                yield pieces
+        async with aclosing(choices[0] if num_open == 1 else merged(choices)) as batches:
+            async for deltas in batches:
+                for _, delta in deltas:
+                    if delta.finish_reason is not None:
+                        num_open -= 1
+                        limiter.release()
+                yield deltas
     finally:
-        for _ in range(num_inside):
-            admission.leave()
+        for _ in range(num_open):
+            limiter.release()
 
 
-async def _run_choice(job: Job, choice: Choice) -> AsyncGenerator[Piece, None]:
-    submission, metrics = choice.submission, job.state.metrics
-    clock = ChoiceClock(submission.arrival_s, metrics)
-    stream = TextStream(job.backend.tokenizer, submission.params)
-    text, reason = choice.echo, "abort"
-    # The protocol promises an iterator that can be closed; every shipped client returns an async generator.
-    source = cast("AsyncGenerator[TokenEvent, None]", job.backend.client.generate(submission))
+async def complete_job(job: Job, state: ServerState) -> list[ResponseDelta]:
+    """Every choice as one delta that has all of it."""
+    deltas_of: list[list[ResponseDelta]] = [[] for _ in job.submissions]
+    async with aclosing(run_job(job, state)) as batches:
+        async for deltas in batches:
+            for index, delta in deltas:
+                deltas_of[index].append(delta)
+    return [joined(deltas) for deltas in deltas_of]
+
+
+async def _run_choice(job: Job, index: int, state: ServerState) -> AsyncGenerator[list[ChoiceDelta], None]:
+    """In batches of one, as ``merged`` takes them."""
+    submission, client = job.submissions[index], job.model.client
+    decoder = ResponseDecoder(job.model.tokenizer, submission)
+    last_s: float | None = None
+    reason, timings = "abort", None
+    # The protocol states an iterator that can be closed; every shipped client returns an async generator.
+    source = cast("AsyncGenerator[TokenEvent, None]", client.generate(submission))
     try:
         async with aclosing(source) as events:
             async for event in events:
-                clock.tokens(len(event.token_ids), event.timings)
-                if choice.index in job.cached and event.num_cached_tokens:
-                    job.cached[choice.index] = event.num_cached_tokens
-                job.num_output_tokens += len(event.token_ids)
-                piece = _piece(choice.index, text, event, stream, submission.params)
-                text = ""
-                if piece.finish_reason is not None:
-                    reason = piece.finish_reason
-                    job.num_finished += 1
-                    job.clocks.append(clock.end(event.timings))
-                if piece.text or piece.logprobs or piece.finish_reason is not None:
-                    yield piece
-                if piece.finish_reason is not None:
+                if count := len(event.token_ids):
+                    last_s = _publish_tokens(state, submission, count, last_s)
+                    job.num_output_tokens += count
+                delta = decoder.decode(event)
+                if delta.finish_reason is not None:
+                    reason, timings = delta.finish_reason, delta.timings or RequestTimings()
+                    if index % job.n == 0:  # the first choice speaks for its prompt
+                        job.num_cached_tokens += decoder.num_cached_tokens
+                    job.finished.append(timings)
+                    yield [ChoiceDelta(index, delta)]
                     return
+                if delta.text or delta.logprobs:
+                    yield [ChoiceDelta(index, delta)]
         raise RequestFailedError("the engine ended this request without a last word")
     except OctavoError as error:
         reason = "error"
-        if isinstance(error, RequestFailedError) and job.backend.client.unhealthy_reason():
+        if isinstance(error, RequestFailedError) and client.unhealthy_reason():
             raise EngineDeadError(error.message) from None  # not this request's fault: a retry can help
         raise
     finally:
-        clock.report(reason, len(submission.prompt_token_ids))
+        state.publish(RequestFinished(str(reason), len(submission.prompt_token_ids), decoder.num_tokens, timings))
 
 
-def _piece(index: int, prefix: str, event: TokenEvent, stream: TextStream, params: SamplingParams) -> Piece:
-    """One event as text. Raises ``RequestFailedError`` if the engine gave the request up."""
-    if event.finish_reason is FinishReason.ERROR:
-        raise RequestFailedError(event.error or "the engine failed this request")
-    if event.finish_reason is FinishReason.ABORT:
-        raise RequestFailedError("the engine aborted this request")
-    shown = event.token_ids
-    if event.finish_reason is FinishReason.STOP and not params.include_stop_str_in_output:
-        shown = shown[:-1]  # the token that ended it is not part of the text
-    delta = stream.push(shown)
-    text, finish, stop_reason = prefix + delta.text, event.finish_reason, event.stop_reason
-    if finish is not None:
-        text += stream.finish()
-    if stream.stopped_by is not None:
-        finish, stop_reason = FinishReason.STOP, stream.stopped_by
-    # One text per token, for the offsets of logprobs: a token that is not shown adds nothing.
-    texts = (*delta.token_texts, *[""] * (len(event.token_ids) - len(delta.token_texts)))
-    reason = None if finish is None else str(finish)
-    return Piece(index, text, event.token_ids, event.logprobs, texts, reason, stop_reason)
-
-
-async def _merged(sources: list[AsyncGenerator[Piece, None]]) -> AsyncGenerator[list[Piece], None]:
-    """All sources at once; each batch is whatever has arrived. The first error ends it; closing it closes the sources."""
-    if len(sources) == 1:
-        async with aclosing(sources[0]) as only:
-            async for piece in only:
-                yield [piece]
-        return
-    queue: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
-    pumps = [asyncio.create_task(_pump(source, queue)) for source in sources]
-    num_open = len(pumps)
-    try:
-        while num_open:
-            items = [await queue.get()]
-            while not queue.empty():
-                items.append(queue.get_nowait())
-            num_open -= sum(item is None for item in items)
-            pieces = [item for item in items if isinstance(item, Piece)]
-            if pieces:
-                yield pieces
-            for item in items:
-                if isinstance(item, BaseException):
-                    raise item
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def _pump(source: AsyncGenerator[Piece, None], queue: asyncio.Queue[Piece | BaseException | None]) -> None:
-    try:
-        async with aclosing(source) as pieces:
-            async for piece in pieces:
-                queue.put_nowait(piece)
-    except Exception as error:
-        queue.put_nowait(error)
+def _publish_tokens(state: ServerState, submission: Submission, count: int, last_s: float | None) -> float:
+    """Latency as the server sees it, on its own clock; returns the time."""
+    now_s = time.monotonic()
+    if last_s is None:
+        state.publish(FirstTokens(count, now_s - submission.arrival_s))
     else:
-        queue.put_nowait(None)
+        state.publish(NextTokens(count, (now_s - last_s) / count))
+    return now_s

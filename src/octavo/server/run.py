@@ -1,4 +1,4 @@
-"""The life of ``octavo serve``: bind, answer probes, load, serve, drain, leave with the right exit code."""
+"""The life of ``octavo serve``: bind, load while probes are answered, serve, drain, exit with the right code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from octavo.engine.process_handle import Spawned
 from octavo.engine.supervisor import EngineHooks, Supervision
 from octavo.errors import OctavoError
 from octavo.models.registry import FAKE, find_model
+from octavo.observability.events import EngineRestarted, StepFinished
 from octavo.server.app import build_app
-from octavo.server.keys import ApiKeys, load_api_keys
-from octavo.server.listen import bind, url
-from octavo.server.protocol import BoundedHttpProtocol
+from octavo.server.http.keys import ApiKeys, load_api_keys
+from octavo.server.http.listen import bind, url
+from octavo.server.http.protocol import BoundedHttpProtocol
 from octavo.server.state import Phase, ServerState
 from octavo.text.tokenizer import FakeTokenizer, Tokenizer, load_tokenizer
 from octavo.types import EngineInfo
@@ -43,7 +44,7 @@ _POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ServerReady:
     """What can be said to the user once requests are answered."""
 
     url: str
@@ -52,7 +53,7 @@ class Ready:
     has_chat_template: bool
 
 
-def _say_ready(ready: Ready) -> None:
+def _print_ready(ready: ServerReady) -> None:
     print(f"ready: {ready.model} at {ready.url}", flush=True)
 
 
@@ -65,7 +66,7 @@ class ServePlan:
     model: str
     find_model: Callable[[str], ModelSource]
     announce: Callable[[str], None] = print
-    ready: Callable[[Ready], None] = _say_ready
+    ready: Callable[[ServerReady], None] = _print_ready
     early: Spawned | None = None  # an engine process that was started before anything else
 
 
@@ -96,7 +97,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without its own signal handling: when to leave is decided here."""
+    """uvicorn without its own signal handling: when to exit is decided here."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -148,7 +149,7 @@ class _Life:
         loading = asyncio.create_task(self._load(), name="load")
         await asyncio.wait({stop, loading, http}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
-            await self._leave_while_loading(loading)
+            await self._exit_while_loading(loading)
             return _exit_code_of(http)
         client = loading.result()
         failed = asyncio.create_task(client.failed.wait())
@@ -158,7 +159,7 @@ class _Life:
             reason = client.failed_reason or "unknown"
             self._state.fail(reason)
             _log.error("the engine is lost: %s", reason)
-            await self._until_answered(deadline_s=time.monotonic() + 1.0)  # everybody hears the terminal error
+            await self._until_responded(deadline_s=time.monotonic() + 1.0)  # every client hears the terminal error
             return EXIT_ENGINE_FAILED
         return await self._drain() if not http.done() else _exit_code_of(http)
 
@@ -168,17 +169,20 @@ class _Life:
         source = await _in_thread(lambda: plan.find_model(plan.model))
         tokenizer = await _in_thread(lambda: _tokenizer(source))
         start = Start(config=plan.engine, model=source, eos_token_ids=tuple(sorted(tokenizer.eos_token_ids)))
-        hooks = EngineHooks(on_report=state.metrics.observe_step, on_restart=state.metrics.count_restart)
+        publish = state.publish
+        hooks = EngineHooks(
+            on_report=lambda stats: publish(StepFinished(stats)), on_restart=lambda: publish(EngineRestarted())
+        )
         client = ProcessEngineClient(start, Supervision.of(plan.server), hooks, early=plan.early)
         self._client = client
         await client.start()
         if not plan.server.served_model_name:
             state.model_name = source.name
         state.attach(client, tokenizer)
-        plan.ready(Ready(url(self._listener), state.model_name, client.info, tokenizer.has_chat_template))
+        plan.ready(ServerReady(url(self._listener), state.model_name, client.info, tokenizer.has_chat_template))
         return client
 
-    async def _leave_while_loading(self, loading: asyncio.Task[ProcessEngineClient]) -> None:
+    async def _exit_while_loading(self, loading: asyncio.Task[ProcessEngineClient]) -> None:
         self._state.drain()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
@@ -187,20 +191,20 @@ class _Life:
         """After the first signal: let what runs finish, end the rest, unless a second signal says now."""
         state, grace_s = self._state, self._plan.server.grace_s
         state.drain()
-        num_inside = state.admission.num_inside
+        num_in_flight = state.limiter.num_in_flight
         self._plan.announce(
-            f"shutting down: {num_inside} requests may finish within {grace_s:g} s; signal again to stop now"
+            f"shutting down: {num_in_flight} requests may finish within {grace_s:g} s; signal again to stop now"
         )
-        await self._until_answered(time.monotonic() + grace_s)
+        await self._until_responded(time.monotonic() + grace_s)
         if self._second_signal.is_set():
             return 128 + self._signals[-1]
         if state.guards:
             _log.warning("the grace time is over; %d requests are ended", len(state.guards))
-            state.end_all(f"the server shut down and the answer was not finished within {grace_s:g} s")
-            await self._until_answered(time.monotonic() + 1.0)
+            state.end_all(f"the server shut down and the response was not finished within {grace_s:g} s")
+            await self._until_responded(time.monotonic() + 1.0)
         return EXIT_OK
 
-    async def _until_answered(self, deadline_s: float) -> None:
+    async def _until_responded(self, deadline_s: float) -> None:
         while self._state.guards and time.monotonic() < deadline_s and not self._second_signal.is_set():
             await asyncio.sleep(_POLL_S)
 
@@ -215,7 +219,7 @@ class _Life:
 
 
 def _exit_code_of(http: asyncio.Task[None]) -> int:
-    """Of a server that leaves because it was told to; raises what ended the HTTP side if that was it."""
+    """Of a server that exits because it was told to; raises what ended the HTTP side if that was it."""
     if http.done():
         http.result()
         raise OctavoError("the HTTP server ended without being told to")

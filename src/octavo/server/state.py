@@ -1,4 +1,4 @@
-"""What does the server know of itself? Its phase, its engine once there is one, and who has been let in.
+"""State of the server: its phase, its model once there is one, the requests in flight, where events go.
 
 One mutable object per server, touched by the event loop alone. Phases: loading -> ready -> draining; ``failed`` when the
 engine cannot be had (again).
@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from octavo.config import ServerConfig
-from octavo.errors import (
-    EngineDeadError,
-    InvalidRequestError,
-    LoadingError,
-    NotFoundError,
-    OverloadedError,
-    ShuttingDownError,
-)
+from octavo.errors import EngineDeadError, LoadingError, NotFoundError, ShuttingDownError
+from octavo.observability.events import Publish
 from octavo.observability.metrics import MetricsCollector
-from octavo.server.drain_rate import DrainRate
-from octavo.server.leave import Guard
+from octavo.server.concurrency import ConcurrencyLimiter
+from octavo.server.http.disconnect import DisconnectGuard
 from octavo.text.tokenizer import Tokenizer
-from octavo.types import EngineClient, EngineStats
+from octavo.types import EngineClient
 
 LOADING_RETRY_S = 2.0  # models load in seconds; a client that asks again soon is served soon
 
@@ -37,51 +30,16 @@ class Phase(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
-    """A ready engine and the tokenizer of its model."""
+class ServedModel:
+    """A ready engine, the name that its model is served by, and its tokenizer."""
 
+    name: str
     client: EngineClient
     tokenizer: Tokenizer
 
 
-@dataclass(slots=True)
-class Admission:
-    """How many requests may be inside at once: those that run and those that wait.
-
-    A request counts from ``enter`` to ``leave``, so that a burst that has not reached the engine yet is seen as well.
-    """
-
-    capacity: int
-    clock: Callable[[], float] = time.monotonic
-    num_inside: int = 0
-    drain: DrainRate = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.drain = DrainRate(start_s=self.clock())
-
-    def enter(self, count: int, num_pending: int) -> None:
-        """Let ``count`` requests in. Raises ``OverloadedError`` while full, ``InvalidRequestError`` if never possible."""
-        if count > self.capacity:
-            raise InvalidRequestError(f"prompts x n: {count} requests at once, at most {self.capacity}", param="n")
-        num_inside = max(self.num_inside, num_pending)
-        excess = num_inside + count - self.capacity
-        if excess > 0:
-            wait_s = self.drain.retry_after_s(excess, self.clock())
-            raise OverloadedError(
-                f"the queue is full: {num_inside} requests inside, {count} more asked for, at most {self.capacity}; "
-                f"try again in {wait_s:.0f} s",
-                retry_after_s=wait_s,
-            )
-        self.num_inside += count
-
-    def leave(self) -> None:
-        """One request has ended, however."""
-        self.num_inside -= 1
-        self.drain.record(self.clock())
-
-
 class ServerState:
-    """See the module. ``max_num_running`` is the engine's; with ``config.max_num_waiting`` it bounds the admission."""
+    """See the module. ``max_num_running`` is the engine's; with ``config.max_num_waiting`` it bounds what is in flight."""
 
     def __init__(self, config: ServerConfig, model_name: str, max_num_running: int) -> None:
         self.config = config
@@ -89,19 +47,20 @@ class ServerState:
         self.created = int(time.time())
         self.phase = Phase.LOADING
         self.failure = ""
-        self.metrics = MetricsCollector(self._stats)
-        self.admission = Admission(max_num_running + config.max_num_waiting)
-        self.guards: set[Guard] = set()  # every request whose answer is being made
-        self._backend: Backend | None = None
+        self.metrics = MetricsCollector()
+        self.publish: Publish = self.metrics.observe
+        self.limiter = ConcurrencyLimiter(max_num_running + config.max_num_waiting)
+        self.guards: set[DisconnectGuard] = set()  # of every request whose response is being made
+        self._model: ServedModel | None = None
 
     def attach(self, client: EngineClient, tokenizer: Tokenizer) -> None:
-        """The engine is there: answer requests from now on (unless a signal came meanwhile)."""
-        self._backend = Backend(client, tokenizer)
+        """The engine is there: serve requests from now on (unless a signal came meanwhile)."""
+        self._model = ServedModel(self.model_name, client, tokenizer)
         if self.phase is Phase.LOADING:
             self.phase = Phase.READY
 
     def drain(self) -> None:
-        """Take no new requests; those inside go on."""
+        """Take no new requests; those in flight go on."""
         self.phase = Phase.DRAINING
 
     def fail(self, reason: str) -> None:
@@ -110,33 +69,35 @@ class ServerState:
         self.failure = reason
 
     def end_all(self, reason: str) -> None:
-        """End every request inside with a ``ShuttingDownError``; its engine request is aborted."""
+        """End every request in flight with a ``ShuttingDownError``; its engine request is aborted."""
         for guard in tuple(self.guards):
             guard.end(ShuttingDownError(reason, retry_after_s=LOADING_RETRY_S))
 
-    def backend(self, model: str | None) -> Backend:
-        """The engine for a request that names ``model``; raises the error the client must hear while there is none."""
+    def model(self, name: str | None) -> ServedModel:
+        """The model for a request that asks for ``name``; raises the error the client must hear while there is none."""
         if self.phase is Phase.DRAINING:
             raise ShuttingDownError("the server is shutting down; ask another one", retry_after_s=LOADING_RETRY_S)
         if self.phase is Phase.FAILED:
             raise EngineDeadError(f"the engine is gone: {self.failure}")
-        if self._backend is None:
+        if self._model is None:
             raise LoadingError(f"the model {self.model_name} is still loading", retry_after_s=LOADING_RETRY_S)
-        if model is not None and model != self.model_name:
-            raise NotFoundError(f"model: {model!r} is not served here; served: {self.model_name!r}", param="model")
-        return self._backend
+        if name is not None and name != self.model_name:
+            raise NotFoundError(f"model: {name!r} is not served here; served: {self.model_name!r}", param="model")
+        return self._model
+
+    @property
+    def loaded(self) -> ServedModel | None:
+        """The model, also while draining; None before it is there."""
+        return self._model
 
     def unhealthy_reason(self) -> str | None:
         """None while all is well; a server that loads its model is well."""
         if self.phase is Phase.FAILED:
             return self.failure
-        return self._backend.client.unhealthy_reason() if self._backend else None
+        return self._model.client.unhealthy_reason() if self._model else None
 
     def unready_reason(self) -> str | None:
         """None if a request sent now would be taken."""
         if self.phase is not Phase.READY:
             return f"{self.phase}: {self.failure}" if self.failure else str(self.phase)
         return self.unhealthy_reason()
-
-    def _stats(self) -> EngineStats | None:
-        return self._backend.client.stats if self._backend else None

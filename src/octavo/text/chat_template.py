@@ -11,11 +11,30 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
-from octavo.errors import InvalidRequestError, UnsupportedModelError
+from octavo.errors import InvalidRequestError, UnsupportedModelError, UnsupportedParameterError
 from octavo.text.sandbox import BoundedEnvironment
 
 MAX_TEMPLATE_CHARS = 1 << 20
-_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now"})
+# Names that a template's own machinery uses; the variables of a request must not replace them.
+_RESERVED = frozenset(
+    {
+        "self",
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "pad_token",
+        "raise_exception",
+        "strftime_now",
+        "range",
+        "loop",
+        "chat_template",
+    }
+)
+_TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class _TemplateRefusal(TemplateError):
@@ -57,11 +76,7 @@ class ChatTemplate:
         Raises ``InvalidRequestError`` for malformed messages and for whatever stops the template: its own
         raise_exception, a field it misses, or more work than a prompt can need.
         """
-        clash = (_RESERVED | self._variables.keys()) & (variables or {}).keys()
-        if clash:
-            raise InvalidRequestError(
-                f"chat template variable {min(clash)!r} is set by the server", param="chat_template_kwargs"
-            )
+        self._check_variables(variables or {})
         context = {**self._variables, **(variables or {})}
         context |= {"messages": normalise_messages(messages), "add_generation_prompt": add_generation_prompt}
         context["tools"] = [dict(tool) for tool in tools] if tools else None
@@ -85,6 +100,16 @@ class ChatTemplate:
             raise InvalidRequestError(
                 f"the chat template of {self._origin!r} was stopped: nested too deeply", param="messages"
             ) from None
+
+    def _check_variables(self, variables: Mapping[str, Any]) -> None:
+        for name in variables:
+            if name in _RESERVED or name in self._variables:
+                why = "is set by the server; choose a variable of the template"
+            elif not name.isidentifier():
+                why = "cannot name a variable of the template"
+            else:
+                continue
+            raise InvalidRequestError(f"chat_template_kwargs: {name[:64]!r} {why}", param="chat_template_kwargs")
 
     def _choose(self, with_tools: bool) -> Template:
         if with_tools and "tool_use" in self._templates:
@@ -125,7 +150,7 @@ def _normalise(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise InvalidRequestError(f"{where}.role is {role!r}; expected a string such as 'user'", param=f"{where}.role")
-    fixed = dict(message) | {"content": _flatten_content(message.get("content"), f"{where}.content")}
+    fixed = dict(message) | {"content": flatten_content(message.get("content"), f"{where}.content")}
     calls = message.get("tool_calls")
     if calls:
         if not isinstance(calls, list | tuple):
@@ -138,7 +163,11 @@ def _normalise(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     return fixed
 
 
-def _flatten_content(content: Any, where: str) -> str:
+def flatten_content(content: Any, where: str) -> str:
+    """A message's content as one string: text parts joined by line breaks, "" for none.
+
+    Raises ``InvalidRequestError``, or ``UnsupportedParameterError`` for a part that is no text; ``where`` names the field.
+    """
     if content is None:
         return ""
     if isinstance(content, str):
@@ -147,16 +176,22 @@ def _flatten_content(content: Any, where: str) -> str:
         raise InvalidRequestError(
             f"{where} is {type(content).__name__}; expected a string or a list of text parts", param=where
         )
-    texts: list[str] = []
-    for index, part in enumerate(content):
-        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
-        if not isinstance(part, Mapping) or kind != "text" or not isinstance(part.get("text"), str):
-            raise InvalidRequestError(
-                f"{where}[{index}] has type {kind!r}; only parts of the form {{'type': 'text', 'text': '…'}} are served",
-                param=f"{where}[{index}]",
-            )
-        texts.append(part["text"])
-    return "\n".join(texts)
+    return "\n".join(_part_text(part, f"{where}[{index}]") for index, part in enumerate(content))
+
+
+def _part_text(part: Any, where: str) -> str:
+    if not isinstance(part, Mapping):
+        raise InvalidRequestError(
+            f"{where} is {type(part).__name__}; expected {{'type': 'text', 'text': '...'}}", param=where
+        )
+    kind = part.get("type", "text")
+    if kind not in _TEXT_PARTS:
+        hint = "; images are not supported by this model" if "image" in str(kind) else ""
+        raise UnsupportedParameterError(f"{where}.type: {str(kind)[:64]!r}, expected 'text'{hint}", param=where)
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{where}.text: missing or no string", param=where)
+    return text
 
 
 def _parse_arguments(call: Any, where: str) -> Any:

@@ -7,6 +7,7 @@ tool calls or of reasoning takes these deltas and gives its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import msgspec
 
@@ -44,7 +45,6 @@ class ResponseDelta(msgspec.Struct, frozen=True, array_like=True):
     """
 
     text: str
-    token_ids: tuple[int, ...] = ()
     token_texts: tuple[str, ...] = ()
     logprobs: tuple[DecodedLogprobs, ...] | None = None  # one per token id, if asked for
     finish_reason: FinishReason | None = None
@@ -75,25 +75,22 @@ class ResponseDecoder:
             raise RequestFailedError(event.error or "the engine failed this request")
         if finish is FinishReason.ABORT:
             raise RequestFailedError("the engine aborted this request")
-        self._note(event)
+        self.num_tokens += len(token_ids)
+        if event.num_cached_tokens:
+            self.num_cached_tokens = event.num_cached_tokens
+        if self._first_s is None and token_ids:
+            self._first_s, self._first_timings = event.time_s, event.timings
         logprobs = None if event.logprobs is None else self._decode_logprobs(event.logprobs)
         stream = self._stream
         pushed = stream.push(token_ids, ends_with_stop_token=finish is FinishReason.STOP)
         text, texts = pushed.text, pushed.token_texts
         if finish is None and pushed.stopped_by is None:
-            return ResponseDelta(text, token_ids, texts, logprobs)
+            return ResponseDelta(text, texts, logprobs)
         text += stream.finish()  # what was held back may itself complete a stop string
         if stream.stopped_by is None:
-            return ResponseDelta(text, token_ids, texts, logprobs, finish, event.stop_reason, event.timings)
+            return ResponseDelta(text, texts, logprobs, finish, event.stop_reason, event.timings)
         timings = event.timings if finish is not None else self._timings(event.time_s)
-        return ResponseDelta(text, token_ids, texts, logprobs, FinishReason.STOP, stream.stopped_by, timings)
-
-    def _note(self, event: TokenEvent) -> None:
-        if event.num_cached_tokens:
-            self.num_cached_tokens = event.num_cached_tokens
-        self.num_tokens += len(event.token_ids)
-        if self._first_s is None and event.token_ids:
-            self._first_s, self._first_timings = event.time_s, event.timings
+        return ResponseDelta(text, texts, logprobs, FinishReason.STOP, stream.stopped_by, timings)
 
     def _timings(self, now_s: float) -> RequestTimings:
         """Of a response that a stop string ended: the engine has not spoken of its end."""
@@ -118,3 +115,17 @@ class ResponseDecoder:
             )
             for entry in entries
         )
+
+
+def joined(deltas: Sequence[ResponseDelta]) -> ResponseDelta:
+    """One response from all of its deltas, in order."""
+    last = deltas[-1]
+    logprobs = tuple(chain.from_iterable([delta.logprobs for delta in deltas if delta.logprobs]))
+    return ResponseDelta(
+        text="".join([delta.text for delta in deltas]),
+        token_texts=tuple(chain.from_iterable([delta.token_texts for delta in deltas])),
+        logprobs=logprobs or None,
+        finish_reason=last.finish_reason,
+        stop_reason=last.stop_reason,
+        timings=last.timings,
+    )

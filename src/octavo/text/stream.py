@@ -1,17 +1,16 @@
-"""One request's output text: detokenised, cut at the first stop string, with as little held back as possible."""
+"""Stop strings in streamed text: tokens detokenised, cut at the first stop string, as little held back as possible."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from octavo.text.detokenizer import Detokenizer
 from octavo.text.tokenizer import Tokenizer
 from octavo.types import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(NamedTuple):
     """What a push made ready.
 
     ``text`` can be sent; ``stopped_by`` is the stop string that ended the output (then nothing follows). ``token_texts``
@@ -50,9 +49,13 @@ class TextStream:
         """
         if self.stopped_by is not None:
             return TextDelta("", self.stopped_by)
-        shown = len(token_ids) - (ends_with_stop_token and not self._include_stop)
         push_one = self._detokenizer.push_one
-        texts = tuple(push_one(token_id) if index < shown else "" for index, token_id in enumerate(token_ids))
+        if ends_with_stop_token and not self._include_stop and token_ids:
+            texts = (*map(push_one, token_ids[:-1]), "")
+        else:
+            texts = tuple(map(push_one, token_ids))
+        if not self._stops:
+            return TextDelta("".join(texts), None, texts)
         free = min(self._num_unstoppable, len(texts))
         self._num_unstoppable -= free
         return TextDelta("".join(texts[:free]) + self._release("".join(texts[free:])), self.stopped_by, texts)
@@ -67,8 +70,6 @@ class TextStream:
 
     def _release(self, new: str) -> str:
         """Take in ``new``; return what can no longer be part of a stop string. Sets ``stopped_by``."""
-        if not self._stops:
-            return new
         text = self._held + new
         found = _first_stop(text, self._stops)
         if found is not None:

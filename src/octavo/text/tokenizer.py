@@ -77,9 +77,9 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        **kwargs: Any,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt that the model's own chat template makes of ``messages``; ``kwargs`` go to the template.
+        """The prompt that the model's own chat template makes of ``messages``; ``variables`` go to the template.
 
         Raises ``InvalidRequestError`` for malformed messages, for what the template refuses, and without a template.
         """
@@ -90,7 +90,7 @@ class Tokenizer:
                 param="messages",
             )
         return self._template.render(
-            messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=kwargs
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
         )
 
     def encode_chat(
@@ -99,10 +99,10 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        **kwargs: Any,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """``render_chat``, encoded. The template owns every special token: no BOS is added to what it wrote."""
-        text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools, **kwargs)
+        text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables)
         return self._codec.encode(text, False)
 
 

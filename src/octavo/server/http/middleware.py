@@ -1,4 +1,4 @@
-"""What happens to every HTTP request before and after its route? Identity, the key check, the count.
+"""Middleware around every route: request id, API key, one event per response.
 
 Plain ASGI, not Starlette's ``BaseHTTPMiddleware``: that one buffers streams and hides disconnects.
 """
@@ -15,9 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octavo.errors import AuthenticationError
-from octavo.observability.metrics import MetricsCollector
-from octavo.server.keys import ApiKeys
-from octavo.server.wire import error_response
+from octavo.observability.events import HttpResponded, Publish
+from octavo.server.http.keys import ApiKeys
+from octavo.server.http.responses import error_response
 
 _log = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -26,16 +26,16 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 OPEN_PATHS = frozenset({"/health", "/ready"})
 
 
-class Gate:
-    """Outermost layer: denies by default, stamps ``x-request-id``, counts answers by route and status.
+class HttpMiddleware:
+    """Outermost layer: denies by default, stamps ``x-request-id``, publishes route and status of every response.
 
-    Leaves ``octavo.tenant`` in the scope. A websocket, which nothing here speaks, is closed.
+    Puts ``octavo.tenant`` into the scope. A websocket, which nothing here speaks, is closed.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: MetricsCollector) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, publish: Publish) -> None:
         self._app = app
         self._keys = keys
-        self._metrics = metrics
+        self._publish = publish
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -48,7 +48,7 @@ class Gate:
         headers = Headers(scope=scope)
         sent_id = headers.get("x-request-id", "")
         request_id = sent_id if _SANE_ID.fullmatch(sent_id) else uuid.uuid4().hex
-        status = 499  # until an answer begins: the client has left
+        status = 499  # until a response begins: the client has disconnected
 
         async def stamped(message: Message) -> None:
             nonlocal status
@@ -58,19 +58,19 @@ class Gate:
             await send(message)
 
         try:
-            await self._enter(scope, headers, receive, stamped)
+            await self._authenticate(scope, headers, receive, stamped)
         except Exception:
             status = 500 if status == 499 else status
             raise
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.observe_http(route, status)
+            self._publish(HttpResponded(route, status))
             if _log.isEnabledFor(logging.DEBUG):
                 facts = {"request_id": request_id, "method": scope["method"], "path": quote(scope["path"])}
                 facts |= {"status": status, "seconds": round(time.monotonic() - begin_s, 6)}
-                _log.debug("answered", extra={"facts": facts})
+                _log.debug("responded", extra={"facts": facts})
 
-    async def _enter(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _authenticate(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         scope["octavo.tenant"] = ""
         if self._keys.required and scope["path"] not in OPEN_PATHS:
             try:

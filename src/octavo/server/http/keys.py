@@ -1,4 +1,4 @@
-"""Who may ask? API keys from a file, compared in constant time; each key is a tenant of its own."""
+"""API keys from a file, compared in constant time; each key is a tenant of its own."""
 
 from __future__ import annotations
 

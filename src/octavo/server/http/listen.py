@@ -1,4 +1,4 @@
-"""Where does the server listen? Binds before anything is loaded, so that a taken port is one clear, early error."""
+"""The listening socket of the server, bound before anything is loaded: a taken port is one clear, early error."""
 
 from __future__ import annotations
 

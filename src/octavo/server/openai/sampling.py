@@ -1,25 +1,85 @@
-"""Can this request be honoured? Its sampling parameters within the caps, its prompt within the context and the KV cache."""
+"""Sampling fields that completions and chat completions share, and the engine's parameters from them.
+
+The classes of the bodies both validate and describe. ``null`` means "not given" for every field. Caps that an operator sets
+(``ServerConfig``) are applied here, after the types. Fields beyond OpenAI's are named as vLLM names them.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from octavo.config import ServerConfig
-from octavo.errors import ContextLengthError, InvalidRequestError
-from octavo.server.parsing import show
-from octavo.server.requests import GenerationRequest
+from octavo.errors import InvalidRequestError
+from octavo.server.generation import Sender
+from octavo.server.http.body import show
 from octavo.types import EngineInfo, SamplingParams
 
 T = TypeVar("T", int, float, bool)
 
 MAX_LOGIT_BIAS = 100.0  # OpenAI's bound
 
+Temperature = Annotated[float, Meta(ge=0, le=2, description="0 is greedy")]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenCount = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Name = Annotated[str, Meta(max_length=1024)]
+
+
+class StreamOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # no effect: nothing is padded here
+
+
+class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What completions and chat completions share."""
+
+    model: Annotated[Name, Meta(description="a name from /v1/models; absent: the served one")] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: TokenCount | None = None
+    max_completion_tokens: Annotated[TokenCount, Meta(description="another name of max_tokens")] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    temperature: Temperature | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 or -1: off")] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    logit_bias: Annotated[dict[str, float], Meta(description="token id -> -100..100")] | None = None
+    seed: Int64 | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    ignore_eos: bool | None = None
+    add_special_tokens: bool | None = None
+    priority: Annotated[Int32, Meta(description="lower runs first, under --policy priority")] | None = None
+    service_class: (
+        Annotated[Name, Meta(description="a class of --classes, whose targets (SLO) it gets; absent: the default")]
+        | None
+    ) = None
+
 
 def check_cap(name: str, value: int, cap: int, what: str = "") -> None:
     """Raise ``InvalidRequestError`` if ``value`` is beyond an operator's ``cap``."""
     if value > cap:
         raise InvalidRequestError(f"{name}: {value}{what}, at most {cap}", param=name)
+
+
+def check_token_ids(token_ids: list[int], info: EngineInfo, param: str) -> None:
+    """Raise ``InvalidRequestError`` if an id is outside the vocabulary."""
+    if token_ids and max(token_ids) >= info.vocab_size:
+        index = next(i for i, token_id in enumerate(token_ids) if token_id >= info.vocab_size)
+        raise InvalidRequestError(
+            f"{param}[{index}]: token id {token_ids[index]}, at most {info.vocab_size - 1}", param=param
+        )
 
 
 def sampling_params(
@@ -59,34 +119,9 @@ def sampling_params(
     )
 
 
-def check_fits(num_prompt_tokens: int, max_tokens: int | None, info: EngineInfo, param: str) -> None:
-    """Raise ``ContextLengthError`` with the allocator's own arithmetic if the request can never run.
-
-    ``max_tokens`` None asks for whatever is left, which must be at least one token.
-    """
-    if num_prompt_tokens == 0:
-        raise InvalidRequestError(f"{param}: empty; at least one token is needed", param=param)
-    num_output = max_tokens or 1
-    total = num_prompt_tokens + num_output
-    if total <= info.max_request_tokens:
-        return
-    asked = f"{num_prompt_tokens} prompt tokens + {num_output} output tokens = {total}"
-    if total > info.max_model_len:
-        limit = f"the context of {info.model} is {info.max_model_len} tokens"
-    else:
-        needed = math.ceil(total / info.block_size)
-        limit = f"they need ceil({total} / {info.block_size}) = {needed} KV blocks, the cache has {info.num_blocks}"
-    hint = "shorten the prompt or lower max_tokens" if max_tokens else "shorten the prompt"
-    raise ContextLengthError(f"{param}: {asked}, but {limit}; {hint}", param=param)
-
-
-def check_token_ids(token_ids: list[int], info: EngineInfo, param: str) -> None:
-    """Raise ``InvalidRequestError`` if an id is outside the vocabulary."""
-    if token_ids and max(token_ids) >= info.vocab_size:
-        index = next(i for i, token_id in enumerate(token_ids) if token_id >= info.vocab_size)
-        raise InvalidRequestError(
-            f"{param}[{index}]: token id {token_ids[index]}, at most {info.vocab_size - 1}", param=param
-        )
+def sender_of(body: GenerationRequest, sender: Sender) -> Sender:
+    """The sender with what the body says of how its request is to run."""
+    return Sender(sender.tenant, sender.arrival_s, body.priority or 0, body.service_class or "")
 
 
 def _or(value: T | None, default: T) -> T:

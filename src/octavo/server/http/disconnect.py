@@ -1,4 +1,4 @@
-"""When is an answer no longer wanted? A guard that ends the work the moment its client leaves or the server must stop.
+"""Cancellation of a response when its client disconnects or the server shuts down.
 
 Works as ``asyncio.timeout`` does: it cancels the task inside its body and turns that cancellation, and no other, into an
 error of its own.
@@ -15,22 +15,22 @@ from starlette.types import Receive
 from octavo.errors import OctavoError
 
 
-class ClientGoneError(OctavoError):
-    """The client closed the connection; nobody will read an answer."""
+class ClientDisconnectError(OctavoError):
+    """The client closed the connection; nobody will read a response."""
 
     status = 499
     code = "client_closed_request"
 
 
-class Guard:
-    """``async with Guard(receive, registry):`` -- the body is cancelled when ``receive`` reports a disconnect or ``end``
-    is called; the ``with`` then raises ``ClientGoneError`` or what ``end`` was given.
+class DisconnectGuard:
+    """``async with DisconnectGuard(receive, registry):`` -- the body is cancelled when ``receive`` reports a disconnect or
+    ``end`` is called; the ``with`` then raises ``ClientDisconnectError`` or what ``end`` was given.
 
     The request's body must have been read: what is left to receive is the disconnect. The guard is in ``registry`` while
     its body runs.
     """
 
-    def __init__(self, receive: Receive, registry: set[Guard]) -> None:
+    def __init__(self, receive: Receive, registry: set[DisconnectGuard]) -> None:
         self._receive = receive
         self._registry = registry
         self._error: OctavoError | None = None
@@ -65,4 +65,4 @@ class Guard:
     async def _watch_client(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.end(ClientGoneError("the client closed the connection"))
+        self.end(ClientDisconnectError("the client closed the connection"))

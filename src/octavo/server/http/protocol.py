@@ -1,4 +1,4 @@
-"""How much may a client send before a request begins? uvicorn's HTTP parser with bounds on the head and the wait for it."""
+"""uvicorn's HTTP/1.1 protocol with bounds on the request head: its bytes, its headers, the time until it is complete."""
 
 from __future__ import annotations
 

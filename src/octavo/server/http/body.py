@@ -1,4 +1,4 @@
-"""How do bytes become a typed request? Read with a cap, decode, refuse what we do not honour, validate.
+"""Request bodies: read with a cap, decoded from JSON, validated against a typed schema.
 
 Every failure is an ``InvalidRequestError`` that names the field, the value that came and what was expected.
 """
@@ -6,14 +6,16 @@ Every failure is an ``InvalidRequestError`` that names the field, the value that
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from octavo.errors import InvalidRequestError, PayloadTooLargeError
-from octavo.server.refusals import without_refusals
+from octavo.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedParameterError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -23,10 +25,74 @@ _FIELD = re.compile(r"(?:required|unknown) field `(?P<name>.*?)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
-async def read_request(request: Request, kind: type[T], max_body_bytes: int) -> T:
+@dataclass(frozen=True)
+class UntypedParameters:
+    """Parameters that an API knows beyond the typed fields of a body, and that are not honoured.
+
+    ``neutral``: name -> values that ask for nothing (null always does); one with another value would change the response
+    and is refused. ``ignored``: accepted with any value, without effect on the response. A name that nobody knows is
+    refused with the nearest one: silence about a lost parameter would be worse.
+    """
+
+    neutral: Mapping[str, tuple[Any, ...]]
+    ignored: frozenset[str]
+
+    def typed_fields(self, body: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+        """``body`` reduced to ``known`` fields that are not null.
+
+        Raises ``UnsupportedParameterError`` for a parameter that we would have to honour, ``InvalidRequestError`` for a
+        name that nobody knows.
+        """
+        fields = frozenset(known)
+        kept: dict[str, Any] = {}
+        for name, value in body.items():
+            if name in fields:
+                if value is not None:
+                    kept[name] = value
+            elif name in self.neutral:
+                if value is not None:
+                    self._check_neutral(name, value)
+            elif name not in self.ignored:
+                raise self._unknown(name, fields)
+        return kept
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """JSON schema of each parameter, for the API's description."""
+        ignored = {name: {"description": "Accepted; has no effect on the response."} for name in sorted(self.ignored)}
+        text = "Not honoured yet: only these values pass."
+        neutral = {
+            name: {"description": text, "enum": [None, *values]} for name, values in sorted(self.neutral.items())
+        }
+        return ignored | neutral
+
+    def _check_neutral(self, name: str, value: Any) -> None:
+        allowed = self.neutral[name]
+        # 0 == False and 1 == 1.0 in Python; the first would be a wrong type let through, so compare types of bools as well.
+        if any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in allowed):
+            return
+        values = " or ".join(repr(neutral) for neutral in allowed)
+        hint = f"leave it out or send {values}" if allowed else "leave it out"
+        raise UnsupportedParameterError(f"{name}: not supported by this server yet; {hint}", param=name)
+
+    def _unknown(self, name: str, fields: frozenset[str]) -> InvalidRequestError:
+        shown = name if len(name) <= 64 else name[:61] + "..."
+        near = difflib.get_close_matches(shown, sorted(fields | self.ignored | self.neutral.keys()), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
+        return InvalidRequestError(f"{shown!r}: unknown parameter; {hint}", param=shown)
+
+
+@dataclass(frozen=True)
+class BodySchema(Generic[T]):
+    """What a route takes: typed fields, and the parameters that its API knows beyond them."""
+
+    kind: type[T]
+    untyped: UntypedParameters
+
+
+async def read_body(request: Request, schema: BodySchema[T], max_body_bytes: int) -> T:
     """The validated body of ``request``.
 
-    Raises ``PayloadTooLargeError``, ``InvalidRequestError``, or ``ClientDisconnect`` if the client left meanwhile.
+    Raises ``PayloadTooLargeError``, ``InvalidRequestError``, or ``ClientDisconnect`` if the client disconnects meanwhile.
     """
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "application/json" and not (
@@ -36,13 +102,13 @@ async def read_request(request: Request, kind: type[T], max_body_bytes: int) -> 
         raise InvalidRequestError(f"content-type: {came}, expected application/json", param="content-type")
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _read_body(request, max_body_bytes)
+            body = await _read_bytes(request, max_body_bytes)
     except TimeoutError:
         raise InvalidRequestError(f"body: not received within {BODY_TIMEOUT_S:.0f} s") from None
-    return decode(body, kind)
+    return decode(body, schema)
 
 
-async def _read_body(request: Request, max_body_bytes: int) -> bytes:
+async def _read_bytes(request: Request, max_body_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > max_body_bytes:
         raise PayloadTooLargeError(f"body: {declared[:20]} bytes, at most {max_body_bytes}", param="body")
@@ -56,8 +122,8 @@ async def _read_body(request: Request, max_body_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def decode(body: bytes, kind: type[T]) -> T:
-    """Validate JSON bytes as ``kind``; raises ``InvalidRequestError`` or ``UnsupportedParameterError``."""
+def decode(body: bytes, schema: BodySchema[T]) -> T:
+    """Validate JSON bytes against ``schema``; raises ``InvalidRequestError`` or ``UnsupportedParameterError``."""
     try:
         raw = msgspec.json.decode(body)
     except RecursionError:
@@ -66,9 +132,9 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise InvalidRequestError(f"body: not valid JSON ({error})", param="body") from None
     if not isinstance(raw, dict):
         raise InvalidRequestError(f"body: expected a JSON object, got {_kind_of(raw)}", param="body")
-    fields = without_refusals(raw, kind.__struct_fields__)
+    fields = schema.untyped.typed_fields(raw, schema.kind.__struct_fields__)
     try:
-        return msgspec.convert(fields, kind)
+        return msgspec.convert(fields, schema.kind)
     except msgspec.ValidationError as error:
         raise _explain(str(error), fields) from None
 
@@ -114,6 +180,3 @@ def _kind_of(value: Any) -> str:
     if isinstance(value, dict):
         return f"an object with {len(value)} keys"
     return f"{type(value).__name__} {show(value)}" if value is not None else "null"
-
-
-__all__ = ["ClientDisconnect", "decode", "read_request", "show"]
