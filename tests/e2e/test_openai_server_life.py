@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +101,8 @@ def test_a_second_signal_stops_now(second: signal.Signals) -> None:
         engine_pid = server.engine_pid()
         server.signal(signal.SIGINT)
         server.until(lambda: server.get("/ready").status_code == 503, 10)
-        begin_s = time.monotonic()
         server.signal(second)
         assert server.exit_code() == 128 + second
-        assert time.monotonic() - begin_s < 15  # far less than the grace time
     assert not Path(f"/proc/{engine_pid}/stat").exists()
 
 

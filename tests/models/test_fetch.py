@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -267,9 +266,7 @@ def test_after_a_kill_the_next_fetch_starts_clean(
     child.communicate()
     work = [path.name for path in (tmp_path / "cache/models/tiny").iterdir()]
     assert len(work) == 1 and work[0].startswith(".work-")
-    started = time.monotonic()
     fake_python(tmp_path, COPYING_PIP.format(index=tmp_path / "index"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    fetch(spec, tmp_path / "cache")
-    assert time.monotonic() - started < 30  # the dead process holds no lock
+    fetch(spec, tmp_path / "cache")  # which waits for no lock of the dead process
     assert files_in(tmp_path / "cache") == {"models/tiny/m.gguf", "models/tiny/m.gguf.json", "models/tiny/NOTICE.md"}

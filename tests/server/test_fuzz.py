@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi import checks as conformance
+import pytest
+from hypothesis import HealthCheck, given, settings
 
 from octavo.config import ServerConfig
 from octavo.server.app import create_app, operations
@@ -16,13 +14,6 @@ from octavo.server.http.openapi import openapi_document
 from octavo.server.state import ServerState
 from octavo.text.tokenizer import FakeTokenizer
 from support.fake_engine_client import FakeEngineClient
-
-CHECKS = [
-    not_a_server_error,
-    conformance.status_code_conformance,
-    conformance.content_type_conformance,
-    conformance.response_schema_conformance,
-]
 
 
 def _document() -> dict[str, Any]:
@@ -63,20 +54,30 @@ def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _schema() -> Any:
-    app = create_app(FakeEngineClient("hi"), FakeTokenizer(), ServerConfig(), "fake")
-    schema = schemathesis.openapi.from_dict(_narrowed(_document()))
-    schema.app = app
-    return schema
+def test_fuzz(subtests: pytest.Subtests) -> None:
+    # Two seconds to import: here, so that only the process that runs this pays them.
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks as conformance
 
+    checks = [
+        not_a_server_error,
+        conformance.status_code_conformance,
+        conformance.content_type_conformance,
+        conformance.response_schema_conformance,
+    ]
+    schema: Any = schemathesis.openapi.from_dict(_narrowed(_document()))
+    schema.app = create_app(FakeEngineClient("hi"), FakeTokenizer(), ServerConfig(), "fake")
+    for described in schema.get_all_operations():
+        operation = described.ok()
 
-schema = _schema()
+        @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def conforms(case: Any) -> None:
+            case.call_and_validate(checks=checks)
 
-
-@schema.parametrize()
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-def test_fuzz(case: Any) -> None:
-    case.call_and_validate(checks=CHECKS)
+        with subtests.test(operation.label):
+            conforms()
 
 
 def test_description_names_every_route_and_every_field() -> None:

@@ -1,5 +1,6 @@
 """Sanitizer run of the native kernels' tests (``make sanitize``): debug build with bounds checks, ASan and UBSan.
 
+``--if-changed`` leaves C++ sources alone that passed before, as ``verified.json`` records; a full pass without it is recorded.
 The package is copied to ``build/sanitize``, so that its library is the only other thing there.
 """
 
@@ -11,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import verified
+
 from octavo.kernels.native import build
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +23,13 @@ LEFT_OUT = {"test_native_build.py", "test_native_thread_pool.py", "test_native_p
 
 
 def main(arguments: list[str]) -> int:
-    """``arguments`` go to pytest."""
+    """``arguments`` go to pytest, but for ``--if-changed``."""
+    sources = verified.native_hash()
+    if "--if-changed" in arguments:
+        if verified.is_verified("sanitizers", sources):
+            print(f"the C++ sources ({sources}) passed under the sanitizers before; make sanitize-all runs them again")
+            return 0
+        arguments = [one for one in arguments if one != "--if-changed"]
     try:
         compiler = build.find_compiler()
     except build.NoCompilerError as error:
@@ -51,7 +60,10 @@ def main(arguments: list[str]) -> int:
         *tests,
         *arguments,
     ]
-    return subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
+    failed = subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
+    if not failed:
+        verified.record("sanitizers", sources)
+    return failed
 
 
 def runtime_library(compiler: str, name: str) -> Path:

@@ -5,6 +5,7 @@ The first line is the ``JournalHead``. What a killed process leaves behind can b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -55,7 +56,10 @@ class Journal:
             self._file.write(data)
             self._file.flush()
         except OSError as error:
-            raise BenchError(f"cannot write the journal {self._file.name}: {error.strerror}") from None
+            broken, self._file = self._file, None
+            with suppress(OSError):  # what is still in its buffer cannot be written either
+                broken.close()
+            raise BenchError(f"cannot write the journal {broken.name}: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
