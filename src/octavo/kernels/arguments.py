@@ -1,4 +1,4 @@
-"""Checks of an operation's arguments: what came, what was expected, before anything is launched.
+"""Argument-check helpers of operations: dtype, shape, device, contiguity, before anything is launched.
 
 ``TypeError`` for what the argument is (not a tensor, the wrong dtype), ``ValueError`` for its shape, layout, device or value.
 """

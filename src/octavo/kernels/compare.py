@@ -1,4 +1,4 @@
-"""Is a back end right? Each case on poisoned memory, held element by element to the float64 reference."""
+"""Comparison of a back end with the float64 reference, element by element within tolerances, on poisoned memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation is: a schema, a check, a definition of the right answer, and back ends that compute it.
+"""``Operation``: schema, argument checks, reference and back ends of one operation.
 
 An operation's folder holds
 

@@ -1,4 +1,4 @@
-"""As ``layer_norm``; two tensors are read and two written."""
+"""Benchmark shapes of ``add_layer_norm``: as ``layer_norm``; two tensors are read and two written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases of ``layer_norm``, with a residual; a mean far larger than the spread is lost where the sum is rounded."""
+"""Test inputs of ``add_layer_norm``: those of ``layer_norm`` with a residual; means that rounding of the sum would lose."""
 
 from __future__ import annotations
 

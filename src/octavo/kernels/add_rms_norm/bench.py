@@ -1,4 +1,4 @@
-"""As ``rms_norm``; two tensors are read and two written."""
+"""Benchmark shapes of ``add_rms_norm``: as ``rms_norm``; two tensors are read and two written."""
 
 from __future__ import annotations
 

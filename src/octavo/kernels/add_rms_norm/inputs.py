@@ -1,4 +1,4 @@
-"""The cases of ``rms_norm``, with a residual."""
+"""Test inputs of ``add_rms_norm``: those of ``rms_norm``, with a residual."""
 
 from __future__ import annotations
 

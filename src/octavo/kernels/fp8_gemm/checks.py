@@ -1,4 +1,4 @@
-"""The product of two e4m3 matrices, each with its scales; ``b`` holds a row per output, as a linear layer's weight does.
+"""Argument checks and meta kernel of ``fp8_gemm``: e4m3 product with scales; ``b`` holds a row per output.
 
     rows:    out[m, n] = a_scale[m] * b_scale[n] * sum_k a[m, k] * b[n, k]
     blocks:  out[m, n] = sum_g a_scale[m, g] * b_scale[n // 128, g] * sum_{k in group g} a[m, k] * b[n, k],  128 of K to a group

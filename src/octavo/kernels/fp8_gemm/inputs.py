@@ -1,4 +1,4 @@
-"""Both kinds of scales; one element, one row, splits of K, sizes beside every tile, K of nothing; then a GPU's sizes."""
+"""Test inputs of ``fp8_gemm``: row and block scales, one element, one row, split-K, sizes beside every tile, empty K."""
 
 from __future__ import annotations
 

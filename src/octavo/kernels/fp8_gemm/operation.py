@@ -1,4 +1,4 @@
-"""``K.fp8_gemm(a, b, a_scale, b_scale)``."""
+"""The operation The operation ``K.fp8_gemm(a, b, a_scale, b_scale)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

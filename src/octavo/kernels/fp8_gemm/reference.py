@@ -1,4 +1,4 @@
-"""What is the right answer? Both matrices with their scales put in, in float64, multiplied."""
+"""Float64 reference of ``fp8_gemm``: both matrices with their scales applied, multiplied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first half of an MLP at Llama-3.1-8B's sizes: long rows, short K, where a pass over the result weighs most, included."""
+"""Benchmark shapes of ``fused_gemm``: the first half of Llama-3.1-8B's MLP, long rows with short K included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``out = activation(a @ b + bias)``, summed in float32 and rounded once. GELU and SiLU: Hendrycks and Gimpel, 2016."""
+"""Argument checks and meta kernel of ``fused_gemm``: ``activation(a @ b + bias)``, summed in float32 and rounded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many small products: one after the other, on several streams, as a CUDA graph, or in one launch? A study for ``scripts/gpu``.
+"""Study of many small products: sequential, on several streams, as a CUDA graph, in one launch (``scripts/gpu``).
 
     scripts/gpu concurrency
 

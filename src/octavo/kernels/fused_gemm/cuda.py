@@ -1,4 +1,4 @@
-"""The tensor-core steps of ``matmul``'s ladder with bias and activation on the sums, before they are written.
+"""``fused_gemm`` in CUDA C++: ``matmul``'s tensor-core kernels with bias and activation on the accumulators.
 
 The product alone writes 2 * M * N bytes; bias and activation apart would read and write them once more: at 8192 x 8192, 268 MB or
 0.06 ms beside 0.19 ms for K = 1024. Fused, they cost arithmetic that the multiplying warps do between two tiles.

@@ -1,4 +1,4 @@
-"""Each activation, with and without bias, on sizes beside every tile; K of nothing, where the bias alone is left."""
+"""Test inputs of ``fused_gemm``: each activation, with and without bias, sizes beside every tile, empty K."""
 
 from __future__ import annotations
 

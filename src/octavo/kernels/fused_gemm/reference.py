@@ -1,4 +1,4 @@
-"""What is the right answer? Product, bias and activation in float64."""
+"""Float64 reference of ``fused_gemm``: product, bias and activation."""
 
 from __future__ import annotations
 

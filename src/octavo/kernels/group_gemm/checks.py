@@ -1,4 +1,4 @@
-"""One product for each group of rows, as a mixture of experts needs it: rows sorted by expert, a weight per expert.
+"""Argument checks and meta kernel of ``group_gemm``: rows sorted by expert, a weight per expert.
 
     out[t] = a[t] @ b[e].T    for offsets[e] <= t < offsets[e + 1],   0 for t >= offsets[E]
 

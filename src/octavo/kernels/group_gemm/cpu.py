@@ -1,4 +1,4 @@
-"""A product per expert with torch's own operation. On a GPU it waits for ``offsets``: there it is a fallback."""
+"""``group_gemm`` by torch: one product per expert. On a GPU it synchronises on ``offsets``: a fallback there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experts with few rows, with none, with all; rows of no expert; offsets out of range; sizes beside every tile."""
+"""Test inputs of ``group_gemm``: experts with few, no, all rows; rows of no expert; invalid offsets; sizes beside tiles."""
 
 from __future__ import annotations
 

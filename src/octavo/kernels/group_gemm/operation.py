@@ -1,4 +1,4 @@
-"""``K.group_gemm(a, b, offsets)``."""
+"""The operation The operation ``K.group_gemm(a, b, offsets)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

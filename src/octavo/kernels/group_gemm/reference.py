@@ -1,4 +1,4 @@
-"""What is the right answer? Each expert's rows times its weight, in float64."""
+"""Float64 reference of ``group_gemm``: each expert's rows times its weight."""
 
 from __future__ import annotations
 

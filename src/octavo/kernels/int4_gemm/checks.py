@@ -1,4 +1,4 @@
-"""The product with a weight of unsigned 4-bit numbers, in groups of neighbours along K with a scale and a minimum each.
+"""Argument checks and meta kernel of ``int4_gemm``: unsigned 4-bit weights, a scale and a minimum per group along K.
 
     w[n, k]   = scale[n, k // group] * q[n, k] + minimum[n, k // group],   q in 0..15
     out[m, n] = sum_k x[m, k] * w[n, k]

@@ -1,4 +1,4 @@
-"""Every group size and dtype of scales; one element, short last groups, splits, tiles, and rows enough to dequantise first."""
+"""Test inputs of ``int4_gemm``: all group sizes and scale dtypes, partial groups, split-K, tile edges, dequantise-first sizes."""
 
 from __future__ import annotations
 

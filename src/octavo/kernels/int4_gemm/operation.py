@@ -1,4 +1,4 @@
-"""``K.int4_gemm(x, packed, scale, minimum, group)``."""
+"""The operation The operation ``K.int4_gemm(x, packed, scale, minimum, group)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

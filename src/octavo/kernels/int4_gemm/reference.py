@@ -1,4 +1,4 @@
-"""What is the right answer? The weight dequantised in float64, and the product."""
+"""Float64 reference of ``int4_gemm``: the dequantised weight, and the product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 4-bit product in Triton: three ways, by the number of rows.
+"""The 4-bit product in Triton: three kernels, by the number of rows.
 
 Up to 64 rows it is bound by reading the weight, 0.53 to 0.63 bytes for each number: K is cut into splits (added in order by
 ``matmul``'s second kernel) until there are several programs on each multiprocessor. The product is computed transposed, ``w @

@@ -1,4 +1,4 @@
-"""The product of two int8 matrices, summed exactly in 32 bits and scaled once; ``b`` holds a row per output.
+"""Argument checks and meta kernel of ``int8_gemm``: int8 product, summed exactly in int32, scaled once; ``b`` is ``[N, K]``.
 
     out[m, n] = a_scale[m] * b_scale[n] * sum_k a[m, k] * b[n, k]
 

@@ -1,4 +1,4 @@
-"""The int8 product with torch's own operations, in float64: its sums are exact, and no integer product is as widely supported."""
+"""``int8_gemm`` by torch in float64, where its sums are exact; no integer product is as widely supported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One element, one row, splits of K, sizes beside every tile, K of nothing, sums near 2^31; then a GPU's sizes."""
+"""Test inputs of ``int8_gemm``: one element, one row, split-K, sizes beside every tile, empty K, sums near 2^31."""
 
 from __future__ import annotations
 

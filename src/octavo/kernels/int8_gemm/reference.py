@@ -1,4 +1,4 @@
-"""What is the right answer? In float64, where sums of int8 products are exact."""
+"""Float64 reference of ``int8_gemm``: sums of int8 products are exact there."""
 
 from __future__ import annotations
 

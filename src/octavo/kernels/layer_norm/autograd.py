@@ -1,4 +1,4 @@
-"""Derivatives of ``layer_norm`` and ``add_layer_norm``, both by the operation ``layer_norm_backward``."""
+"""Gradients of ``layer_norm`` and ``add_layer_norm`` for autograd, both by ``layer_norm_backward``."""
 
 from __future__ import annotations
 

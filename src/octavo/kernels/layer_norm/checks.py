@@ -1,4 +1,4 @@
-"""LayerNorm (Ba, Kiros and Hinton, 2016): ``out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias``, over the last dimension.
+"""Argument checks and meta kernel of ``layer_norm``: ``(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`` (Ba et al., 2016).
 
 ``add_layer_norm`` adds a residual first; ``layer_norm_backward`` holds the derivatives of both: with ``g = grad * weight`` and
 ``n = (x - mean(x)) / sqrt(var(x) + eps)``,

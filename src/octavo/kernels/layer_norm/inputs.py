@@ -1,4 +1,4 @@
-"""The cases of ``rms_norm`` without heads, and rows whose mean is far larger than their spread."""
+"""Test inputs of ``layer_norm``: those of ``rms_norm`` without heads, and rows whose mean is far larger than their spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.layer_norm(x, weight, bias, eps)``."""
+"""The operation The operation ``K.layer_norm(x, weight, bias, eps)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? ``(x - mean) / sqrt(var + eps) * w + b`` in float64, and its derivatives by autograd."""
+"""Float64 reference of ``layer_norm``: ``(x - mean) / sqrt(var + eps) * w + b``; gradients by autograd."""
 
 from __future__ import annotations
 

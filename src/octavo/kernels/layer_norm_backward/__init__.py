@@ -1,1 +1,1 @@
-"""``layer_norm_backward(grad, x, weight, eps, grad_sum)``: the derivatives; the code lies in ``layer_norm``."""
+"""``layer_norm_backward(grad, x, weight, eps, grad_sum)``: gradients of ``layer_norm``; code in ``layer_norm``."""

@@ -1,4 +1,4 @@
-"""As ``layer_norm``; two tensors are read and one is written. The baseline runs forward as well: it has to keep something."""
+"""Benchmark shapes of ``layer_norm_backward``: as ``layer_norm``; the baseline runs forward as well, it has to save tensors."""
 
 from __future__ import annotations
 

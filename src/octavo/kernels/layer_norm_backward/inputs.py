@@ -1,4 +1,4 @@
-"""The cases of ``layer_norm`` with derivatives of the output, and some with those of the sum."""
+"""Test inputs of ``layer_norm_backward``: those of ``layer_norm`` with gradients of the output, some also of the sum."""
 
 from __future__ import annotations
 

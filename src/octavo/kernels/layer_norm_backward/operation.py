@@ -1,4 +1,4 @@
-"""``K.layer_norm_backward(grad, x, weight, eps, grad_sum)`` -> derivatives by ``x``, ``weight``, bias; autograd calls it."""
+"""The operation ``K.layer_norm_backward``: schema, reference, back ends."""
 
 from __future__ import annotations
 

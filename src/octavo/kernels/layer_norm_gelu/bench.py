@@ -1,4 +1,4 @@
-"""Widths of real models at the row counts of prefill."""
+"""Benchmark shapes of ``layer_norm_gelu``: widths of real models at the row counts of prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``gelu((x - mean) / sqrt(variance + eps) * weight + bias)``: Ba et al., 2016, and Hendrycks and Gimpel, 2016."""
+"""Argument checks and meta kernel of ``layer_norm_gelu``: ``gelu(layer_norm(x))``."""
 
 from __future__ import annotations
 

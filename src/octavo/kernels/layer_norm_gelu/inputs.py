@@ -1,4 +1,4 @@
-"""Rows of a warp and of a block, rows that no 16-byte load can read, rows far from zero, rows longer than all registers."""
+"""Test inputs of ``layer_norm_gelu``: rows of a warp, of a block, longer than registers; unaligned; far from zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? Both formulas in float64."""
+"""Float64 reference of ``layer_norm_gelu``: both formulas."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``logprobs(logits, tokens, num_top)``: how likely the chosen tokens and their rivals were; the code lies in ``sampling``."""
+"""``logprobs(logits, tokens, num_top)``: log-probabilities of chosen tokens and the top alternatives; code in ``sampling``."""

@@ -1,4 +1,4 @@
-"""The rows of ``sampling``, with chosen tokens anywhere and rivals that tie."""
+"""Test inputs of ``logprobs``: the rows of ``sampling``, chosen tokens anywhere, alternatives that tie."""
 
 from __future__ import annotations
 

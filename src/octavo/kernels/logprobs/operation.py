@@ -1,4 +1,4 @@
-"""``K.logprobs(logits, tokens, num_top)`` -> of the chosen tokens; ids and values of the most likely ones."""
+"""The operation ``K.logprobs``: schema, reference, back ends."""
 
 from __future__ import annotations
 

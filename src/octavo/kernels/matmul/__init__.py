@@ -1,1 +1,1 @@
-"""``matmul(a, b)``: the matrix product; a ladder of CUDA steps from naive to tensor cores, and Triton's persistent one."""
+"""``matmul(a, b)``: dense matrix product; CUDA from naive to tensor cores in steps, Triton persistent."""

@@ -1,4 +1,4 @@
-"""Square products, and those of a Llama-3.1-8B layer at the row counts of decode and of prefill."""
+"""Benchmark shapes of ``matmul``: square, and Llama-3.1-8B's layers at the row counts of decode and prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matrix product ``out = a @ b``, summed in float32 and rounded once to the inputs' dtype."""
+"""Argument checks and meta kernel of ``matmul``: ``a @ b``, summed in float32 and rounded once to the inputs' dtype."""
 
 from __future__ import annotations
 

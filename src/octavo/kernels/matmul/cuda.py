@@ -1,4 +1,4 @@
-"""The matrix product in CUDA C++, step by step; ``steps.py`` says why each step should be faster.
+"""The matrix product in CUDA C++, one kernel per optimisation step; ``steps.py`` says why each should be faster.
 
 Steps 5 and 6 are float32's, 7 and 8 the 16-bit types'. What a step cannot take goes to the best one before it that can:
 other dtypes; for wgmma and TMA also another GPU than Hopper, K = 0, or rows that do not begin at multiples of 16 bytes.

@@ -1,4 +1,4 @@
-"""One element, one row, sizes beside every tile, K of nothing, rows that no 16-byte load can read; then a GPU's sizes."""
+"""Test inputs of ``matmul``: one element, one row, sizes beside every tile, empty K, rows unaligned for 16-byte loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.matmul(a, b)``."""
+"""The operation The operation ``K.matmul(a, b)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? ``a @ b`` in float64."""
+"""Float64 reference of ``matmul``: ``a @ b``."""
 
 from __future__ import annotations
 

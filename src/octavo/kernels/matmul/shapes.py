@@ -1,4 +1,4 @@
-"""What the matrix products are timed on: a layer of Llama-3.1-8B, from one token to a long prompt, beside cuBLAS in bf16."""
+"""Benchmark shapes shared by all matrix products: Llama-3.1-8B's layers, decode to long prompts; baseline: cuBLAS bf16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A product's tiles: what is measured by a tuner, what is predicted for a GPU on which nobody has measured."""
+"""Tile sizes of matrix products: those that a tuner measures, and the prediction for a GPU without measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads of Llama-3.1-8B (32 over 8, size 128) and of Gemma (16 over 8, size 256): long decodes, prefill with and without prefix.
+"""Benchmark shapes of ``paged_attention``: Llama-3.1-8B's and Gemma's heads, long decodes, prefill with and without prefix.
 
 PyTorch's own attention knows no blocks: as a baseline it is given the same memory as if it were contiguous, so it does the
 same work and is spared the gather (its numbers differ from ours, for our blocks are shuffled).

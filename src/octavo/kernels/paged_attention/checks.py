@@ -1,4 +1,4 @@
-"""The one attention contract: ragged queries over a paged KV cache. Decode is a query of length one.
+"""Argument checks and meta kernel of ``paged_attention``: ragged queries over a paged KV cache.
 
 For request ``b`` with query rows ``query_starts[b] .. query_starts[b+1]`` (its last ``query_len`` positions) and
 ``context_lens[b]`` tokens in the cache (the query's own tokens included, already written), row ``i`` at position ``p``

@@ -1,4 +1,4 @@
-"""Decode attention in CUDA C++: beside Triton's, to read and to compare. A prefill's rows are each taken as a decode.
+"""Decode attention in CUDA C++, to compare with Triton's; each row of a prefill is computed as a decode.
 
 So the whole contract holds, but a prefill reads the cache once a row: serve prefills with Triton.
 """

@@ -1,4 +1,4 @@
-"""Ragged batches: block edges, windows, groups of query heads, soft caps, an fp8 cache, poisoned memory between the owners."""
+"""Test inputs of ``paged_attention``: block edges, windows, grouped query heads, soft caps, fp8 cache, poisoned memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.paged_attention(q, keys, values, query_starts, context_lens, block_tables, num_decodes, max_context_len, scale)``."""
+"""The operation The operation ``K.paged_attention``: schema, reference, back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which blocks does a step gather, in which groups, under which mask? Computed once a step, used by every layer.
+"""Gather plan of paged attention on torch: blocks, groups and masks of a step, computed once and used by every layer.
 
 Decodes are batched: requests of similar length share one padded gather and one call. Padding repeats a block of the same
 request, so a request only ever sees its own keys and values, and a mask of -inf removes them. Prefill chunks run request

@@ -1,4 +1,4 @@
-"""What is the right answer? The contract in float64 and plain torch; slow, and the judge of every back end."""
+"""Float64 reference of ``paged_attention``: attention over the gathered keys and values, slow."""
 
 from __future__ import annotations
 

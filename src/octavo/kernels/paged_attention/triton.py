@@ -1,4 +1,4 @@
-"""Paged attention in Triton: prefill in tiles, decode in pieces of the context that a second kernel merges.
+"""Paged attention in Triton: prefill in tiles; split-KV decode, merged by a second kernel.
 
 The kernels are in ``triton_kernels.py``. Only the tiles on the diagonal and at the window's edge are masked; what lies outside
 both is never read.

@@ -1,4 +1,4 @@
-"""The kernels of ``triton.py``: prefill, decode and merge. What bounds them stands there.
+"""Triton kernels of paged attention: prefill, split-KV decode and merge.
 
 The query heads that share a key head stand beside each other in a tile's rows, so that keys and values are read once for all of
 them: row ``m`` of a tile is head ``m % GROUP`` of position ``m // GROUP``. Softmax runs online in base 2 (Dao, 2023).

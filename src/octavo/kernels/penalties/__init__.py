@@ -1,1 +1,1 @@
-"""``penalties(logits, ...)``: what has occurred is made less likely, in place; the code lies in ``sampling``."""
+"""``penalties(logits, ...)``: repetition, presence and frequency penalties, in place; code in ``sampling``."""

@@ -1,4 +1,4 @@
-"""A thousand tokens a row: a matter of launches, not of bandwidth."""
+"""Benchmark shapes of ``penalties``: a thousand counted tokens per row, bound by launches, not bandwidth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of different lengths, none, tokens outside of the vocabulary, prompt tokens with a count of 0."""
+"""Test inputs of ``penalties``: lists of different lengths, empty ones, tokens outside the vocabulary, zero counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations of Llama-3.1-8B before a product: one scale a token, and DeepSeek-V3's groups of 128."""
+"""Benchmark shapes of ``quantize_fp8``: Llama-3.1-8B's activations, one scale per token or per group of 128 (DeepSeek-V3)."""
 
 from __future__ import annotations
 

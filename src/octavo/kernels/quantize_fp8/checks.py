@@ -1,4 +1,4 @@
-"""Quantisation to e4m3: ``x ~ scale * q``, one scale for a row, or for each group of neighbours within a row.
+"""Argument checks and meta kernel of ``quantize_fp8``: ``x ~ scale * q``, one e4m3 scale per row or group.
 
     most    = max |x| over the group
     scale   = most / 448           in float32

@@ -1,4 +1,4 @@
-"""Odd rows, short last groups, and rows that test the definition: zeros, NaN, infinities, numbers at the ends of float32."""
+"""Test inputs of ``quantize_fp8``: odd rows, short last groups, zeros, NaN, infinities, ends of the float32 range."""
 
 from __future__ import annotations
 

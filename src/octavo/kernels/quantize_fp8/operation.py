@@ -1,4 +1,4 @@
-"""``K.quantize_fp8(x, group)``."""
+"""The operation The operation ``K.quantize_fp8(x, group)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

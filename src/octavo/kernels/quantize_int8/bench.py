@@ -1,4 +1,4 @@
-"""The shapes of ``quantize_fp8``, against the same steps in torch."""
+"""Benchmark shapes of ``quantize_int8``: the shapes of ``quantize_fp8``, against the same steps in torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantisation to int8, symmetric: ``x ~ scale * q``; as ``quantize_fp8`` in everything but the numbers that it rounds to.
+"""Argument checks and meta kernel of ``quantize_int8``: symmetric ``x ~ scale * q``, as ``quantize_fp8``.
 
     most    = max |x| over the row, or the group of neighbours
     scale   = most / 127                         in float32

@@ -1,4 +1,4 @@
-"""The inputs of ``quantize_fp8``."""
+"""Test inputs of ``quantize_int8``: those of ``quantize_fp8``."""
 
 from __future__ import annotations
 

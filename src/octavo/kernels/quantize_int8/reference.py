@@ -1,4 +1,4 @@
-"""What is the right answer? In float64, rounded where the contract says that something is a float32."""
+"""Float64 reference of ``quantize_int8``: rounded to float32 where the definition says so."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``reduce(x, last)``: the sum of all elements or of each row; a ladder from the textbook tree to the speed of the memory."""
+"""``reduce(x, last)``: sum of all elements or of each row; CUDA from the textbook tree to memory bandwidth in steps."""

@@ -1,4 +1,4 @@
-"""Everything into one number, long rows, short rows."""
+"""Benchmark shapes of ``reduce``: all elements to one number, long rows, short rows."""
 
 from __future__ import annotations
 

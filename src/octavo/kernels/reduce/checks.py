@@ -1,4 +1,4 @@
-"""The sum of all elements, or of the last dimension; added up in float32, the result float32."""
+"""Argument checks and meta kernel of ``reduce``: sum of all elements or of the last dimension, in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUB's sum, NVIDIA's own, for the benchmark alone: compiled by nvcc on machines that have a toolkit."""
+"""NVIDIA CUB's sum, a baseline for the benchmark, compiled by nvcc where a toolkit is installed."""
 
 from __future__ import annotations
 

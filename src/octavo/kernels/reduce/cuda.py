@@ -1,4 +1,4 @@
-"""The sum in CUDA C++: each row is cut into pieces, a block sums a piece, and what the pieces give is summed again."""
+"""``reduce`` in CUDA C++: each row is split over blocks, and the partial sums are summed by a second launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing, one element, sizes around a warp, a block and a pack, many short rows, few long ones; a start off 16 bytes."""
+"""Test inputs of ``reduce``: empty, one element, sizes around warp, block and vector load, short and long rows, unaligned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.reduce(x, last)``."""
+"""The operation The operation ``K.reduce(x, last)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? The sum in float64."""
+"""Float64 reference of ``reduce``: the sum."""
 
 from __future__ import annotations
 

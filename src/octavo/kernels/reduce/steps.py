@@ -1,4 +1,4 @@
-"""From the tree of a textbook to the speed of the memory: 2^28 float32 (1 GiB), predicted for an H200 before any measurement.
+"""Optimisation steps of ``reduce`` in CUDA, textbook tree to memory bandwidth, with predictions for an H200.
 
 The limit: 1.07e9 bytes at 4.3 TB/s, what a copy reaches, are 0.25 ms.
 """

@@ -1,4 +1,4 @@
-"""Widths of real models at the row counts of decode and of prefill."""
+"""Benchmark shapes of ``rms_norm``: widths of real models at the row counts of decode and of prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? ``x / sqrt(mean(x^2) + eps) * w`` in float64, and its derivatives by autograd."""
+"""Float64 reference of ``rms_norm``: ``x / sqrt(mean(x^2) + eps) * w``; gradients by autograd."""
 
 from __future__ import annotations
 

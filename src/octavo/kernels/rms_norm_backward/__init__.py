@@ -1,1 +1,1 @@
-"""``rms_norm_backward(grad, x, weight, eps, grad_sum)``: the derivatives; the code lies in ``rms_norm``."""
+"""``rms_norm_backward(grad, x, weight, eps, grad_sum)``: gradients of ``rms_norm``; code in ``rms_norm``."""

@@ -1,4 +1,4 @@
-"""``K.rms_norm_backward(grad, x, weight, eps, grad_sum)`` -> derivatives by ``x`` and by ``weight``; autograd calls it."""
+"""The operation The operation ``K.rms_norm_backward``: schema, reference, back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The derivative of ``rotary``: the same rotation backwards."""
+"""Gradient of ``rotary`` for autograd: the same rotation backwards."""
 
 from __future__ import annotations
 

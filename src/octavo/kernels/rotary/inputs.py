@@ -1,4 +1,4 @@
-"""Odd head sizes and counts, heads that turn only in part, rows sliced from a projection's output; with a cache or without."""
+"""Test inputs of ``rotary``: odd head sizes and counts, partial rotation, strided rows; with and without a cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases of ``rotary`` with a cache, and caches of 8-bit floats, where a tie may fall to the next number."""
+"""Test inputs of ``rotary_write_kv``: those of ``rotary`` with a cache, and fp8 caches, where ties may round either way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A vocabulary of 128,256 for the batches of decode; torch sorts."""
+"""Benchmark shapes of ``sampling``: a vocabulary of 128,256 at decode batch sizes; baseline: torch with a sort."""
 
 from __future__ import annotations
 

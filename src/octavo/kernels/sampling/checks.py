@@ -1,4 +1,4 @@
-"""One token from each row of logits. What is drawn is a function of the row, its parameters, its seed and its position alone.
+"""Argument checks and meta kernel of ``sampling``: a token per row, a function of logits, parameters, seed and position alone.
 
 With ``w_i = exp((x_i - max x) / temperature)``, tokens are cut to the ``top_k`` largest, then to ``w >= min_p``, then to the
 fewest of the largest that hold the share ``top_p`` of what is left; ties with the last one kept are kept. The token is the

@@ -1,4 +1,4 @@
-"""Every cut alone and together, ties, greedy rows among drawn ones, rows without a sound token."""
+"""Test inputs of ``sampling``: every truncation alone and together, ties, greedy rows, rows without finite logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? Everything sorted, in float64, row by row."""
+"""Float64 reference of ``sampling``: a full sort, row by row."""
 
 from __future__ import annotations
 

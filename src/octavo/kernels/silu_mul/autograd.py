@@ -1,4 +1,4 @@
-"""The derivative of ``silu_mul``, by the operation ``silu_mul_backward``."""
+"""Gradient of ``silu_mul`` for autograd, by the operation ``silu_mul_backward``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLPs of Llama-3.1-8B and Gemma at the row counts of decode and of prefill."""
+"""Benchmark shapes of ``silu_mul``: the MLPs of Llama-3.1-8B and Gemma at the row counts of decode and of prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gated activation of an MLP: ``out = act(gate) * up``, where ``x`` holds the gates, then the ups.
+"""Argument checks and meta kernel of ``silu_mul``: ``act(gate) * up``, where ``x`` holds the gates, then the ups.
 
 ``silu``: ``g / (1 + exp(-g))`` (Shazeer, 2020); ``gelu_tanh``: ``g / 2 (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3)))``.
 """

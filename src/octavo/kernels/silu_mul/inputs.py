@@ -1,4 +1,4 @@
-"""Odd widths, rows without elements, large gates of either sign; the derivative shares them."""
+"""Test inputs of ``silu_mul`` and its gradient: odd widths, empty rows, large gates of either sign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the right answer? ``act(gate) * up`` in float64, and its derivatives by autograd."""
+"""Float64 reference of ``silu_mul``: ``act(gate) * up``; gradients by autograd."""
 
 from __future__ import annotations
 

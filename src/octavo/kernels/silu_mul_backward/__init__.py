@@ -1,1 +1,1 @@
-"""``silu_mul_backward(grad, x, act)``: the derivative; the code lies in ``silu_mul``."""
+"""``silu_mul_backward(grad, x, act)``: gradient of ``silu_mul``; code in ``silu_mul``."""

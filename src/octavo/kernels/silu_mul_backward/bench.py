@@ -1,4 +1,4 @@
-"""As ``silu_mul``; three tensors are read and two written. The baseline runs forward as well: it has to keep something."""
+"""Benchmark shapes of ``silu_mul_backward``: as ``silu_mul``; the baseline runs forward as well, it has to save tensors."""
 
 from __future__ import annotations
 

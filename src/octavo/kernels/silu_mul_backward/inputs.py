@@ -1,4 +1,4 @@
-"""The cases of ``silu_mul`` with derivatives of the output."""
+"""Test inputs of ``silu_mul_backward``: those of ``silu_mul`` with gradients of the output."""
 
 from __future__ import annotations
 

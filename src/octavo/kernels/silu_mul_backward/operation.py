@@ -1,4 +1,4 @@
-"""``K.silu_mul_backward(grad, x, act)`` -> the derivative by ``x``; autograd calls it."""
+"""The operation The operation ``K.silu_mul_backward(grad, x, act)`` -> gradient of ``x``: schema, reference, back ends."""
 
 from __future__ import annotations
 

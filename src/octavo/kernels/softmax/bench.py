@@ -1,4 +1,4 @@
-"""Attention scores, router scores of a mixture of experts, logits of a large vocabulary."""
+"""Benchmark shapes of ``softmax``: attention scores, router scores of a mixture of experts, logits of a large vocabulary."""
 
 from __future__ import annotations
 

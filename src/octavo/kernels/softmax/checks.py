@@ -1,4 +1,4 @@
-"""``out = exp(x - max(x)) / sum(exp(x - max(x)))`` over the last dimension: the largest exponent is 0, so nothing overflows."""
+"""Argument checks and meta kernel of ``softmax``: ``exp(x - max(x)) / sum(exp(x - max(x)))`` over the last dimension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Odd widths, many short rows, rows longer than registers hold, logits that overflow, -inf and NaN."""
+"""Test inputs of ``softmax``: odd widths, many short rows, rows longer than registers, overflowing logits, -inf and NaN."""
 
 from __future__ import annotations
 

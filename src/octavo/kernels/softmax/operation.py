@@ -1,4 +1,4 @@
-"""``K.softmax(x)``."""
+"""The operation The operation ``K.softmax(x)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

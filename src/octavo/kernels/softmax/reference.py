@@ -1,4 +1,4 @@
-"""What is the right answer? torch's softmax in float64."""
+"""Float64 reference of ``softmax``: torch's softmax."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``vector_add(a, b)``: the first CUDA kernel that anybody writes, at the speed of the memory."""
+"""``vector_add(a, b)``: elementwise sum at memory bandwidth; the simplest CUDA operation."""

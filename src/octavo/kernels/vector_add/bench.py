@@ -1,4 +1,4 @@
-"""From what fits a cache to what does not."""
+"""Benchmark sizes of ``vector_add``: from what fits the cache to what does not."""
 
 from __future__ import annotations
 

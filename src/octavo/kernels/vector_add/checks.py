@@ -1,4 +1,4 @@
-"""``out = a + b``, element by element, in float32 and rounded once."""
+"""Argument checks and meta kernel of ``vector_add``: ``a + b``, in float32 and rounded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One element, sizes around a pack and a block, tensors that begin off a 16-byte boundary."""
+"""Test inputs of ``vector_add``: one element, sizes around a vector load and a block, tensors unaligned to 16 bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.vector_add(a, b)``."""
+"""The operation The operation ``K.vector_add(a, b)``: schema, reference, back ends."""
 
 from __future__ import annotations
 
