@@ -1,4 +1,4 @@
-"""The conversation loop with a partner that needs no model, Ctrl-C between chunks, and a partner behind HTTP."""
+"""octavo chat: the conversation loop with a scripted partner, Ctrl-C between chunks, a partner behind HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Echo:
         self.closed = 0
         self._on_chunk = on_chunk
 
-    def answer(self, messages: list[Message]) -> Iterator[str]:
+    def respond(self, messages: list[Message]) -> Iterator[str]:
         self.asked.append(messages)
         try:
             for index, word in enumerate(f"{len(messages)} {messages[-1]['content']}".split(" ")):
@@ -166,7 +166,7 @@ def test_a_server_streams(tmp_path: Path) -> None:
     params = SamplingParams(temperature=0.5, max_tokens=9)
     client = server(models_then(answer, seen))
     partner = RemoteChat("http://host:1/v1/", None, str(key_file), params, client)
-    assert "".join(partner.answer([{"role": "user", "content": "hi"}])) == "Héllo"
+    assert "".join(partner.respond([{"role": "user", "content": "hi"}])) == "Héllo"
     assert partner.name == "first at http://host:1"
     body = json.loads(seen[1].content)
     assert body == {
@@ -192,7 +192,7 @@ def test_a_server_streams(tmp_path: Path) -> None:
 def test_what_a_server_refuses_is_said(answer: httpx.Response, message: str) -> None:
     partner = RemoteChat("http://host", "m", None, SamplingParams(), server(models_then(answer, [])))
     with pytest.raises(RemoteError, match=message):
-        list(partner.answer([{"role": "user", "content": "hi"}]))
+        list(partner.respond([{"role": "user", "content": "hi"}]))
 
 
 def test_what_is_not_our_kind_of_server() -> None:

@@ -1,4 +1,4 @@
-"""The library facade over the fake executor: order, stop strings, streams side by side, refusals."""
+"""octavo.LLM over the fake executor: order of outputs, stop strings, concurrent streams, invalid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics, histograms, logs and the drain rate, against independent references."""
+"""Prometheus metrics from events, histograms, logs and the drain rate, against independent references."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ async def test_metrics_route_counts_what_happened() -> None:
         for s in f.samples
     }
     assert found["octavo_generation_tokens_total",] == 7 + 3
+    assert found["octavo_num_kv_blocks",] == 64  # of the newest snapshot: this engine reports no steps
     assert found["octavo_time_to_first_token_seconds_count",] == 2
     assert found["octavo_inter_token_latency_seconds_count",] == 6 + 2
     assert found["octavo_request_success_total", "length"] == 1

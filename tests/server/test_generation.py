@@ -1,4 +1,4 @@
-"""The two generation routes over a scripted engine: texts, streams, usage, ends, logprobs."""
+"""/v1/completions and /v1/chat/completions over a scripted engine: texts, streams, usage, finish reasons, logprobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in, when an answer ends early, what the probes say: admission, disconnects, phases, keys."""
+"""Concurrency limit, disconnects, shutdown, phases and probes, API keys, tokenize routes over the ASGI application."""
 
 from __future__ import annotations
 
@@ -337,6 +337,7 @@ async def test_description_and_its_page_are_served() -> None:
         page = await client.get("/docs")
     assert "/v1/chat/completions" in document["paths"]
     assert page.status_code == 200
+    assert "openapi.json" in page.text
 
 
 async def test_a_websocket_is_closed() -> None:

@@ -1,4 +1,4 @@
-"""Bad input gets OpenAI's error shape, a fitting status, and a message that names field, value and limit."""
+"""Invalid requests: OpenAI's error shape, a fitting status, and a message that names field, value and limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens on a real socket before a request begins: binding, and heads that are too large or never come."""
+"""The listening socket: binding errors, request heads that are too large, have too many headers or never come."""
 
 from __future__ import annotations
 

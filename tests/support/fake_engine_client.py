@@ -1,4 +1,4 @@
-"""An engine in 70 lines for the server's tests: says the same text to every request, can be held, fail, or be ill."""
+"""Fake engine client for the server's tests: one fixed text for every request; can be paused, fail or be unhealthy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat templates render as in transformers, and a hostile one neither hangs, nor fills the memory, nor breaks out."""
+"""Chat templates render as in transformers; hostile ones neither hang, nor fill the memory, nor break out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers of model folders equal transformers', which is the reference and never imported by the package."""
+"""Tokenizers of Hugging Face model folders against transformers', which the package never imports."""
 
 from __future__ import annotations
 

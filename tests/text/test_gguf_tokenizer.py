@@ -1,4 +1,4 @@
-"""Tokenizers built from GGUF metadata give the ids of the tokenizer that the vocabulary came from."""
+"""Tokenizers built from GGUF metadata against the tokenizer that the vocabulary came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Incremental text equals text decoded at once; stop strings are found wherever they fall."""
+"""Incremental detokenisation equals decoding at once; stop strings across tokens and pushes."""
 
 from __future__ import annotations
 

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 COMMANDS = """\
 /reset         forget the conversation
 /system TEXT   say how the model should behave (nothing: say no more)
-/exit          leave (Ctrl-D as well)
-Ctrl-C         stop the answer"""
+/exit          quit (Ctrl-D as well)
+Ctrl-C         stop the response"""
 
 Message = dict[str, str]
 
 
 class Partner(Protocol):
-    """Who answers."""
+    """The other side of a conversation: a model in this process, or a server."""
 
     name: str
 
-    def answer(self, messages: list[Message]) -> Iterator[str]:
-        """The answer as it comes; closing the iterator ends it early."""
+    def respond(self, messages: list[Message]) -> Iterator[str]:
+        """The response as it comes; closing the iterator ends it early."""
         ...
 
 
@@ -85,7 +85,7 @@ def chat(
 
 
 class Conversation:
-    """The loop: read a line, obey or answer it. History lives here; partners have no memory."""
+    """The loop: read a line, obey it or stream a response. History lives here; partners have no memory."""
 
     def __init__(self, partner: Partner, system: str = "") -> None:
         self._partner = partner
@@ -107,7 +107,7 @@ class Conversation:
                     return
                 continue
             try:
-                self._answer(line)
+                self._stream_response(line)
             except OctavoError as error:
                 if not self._interactive:
                     raise
@@ -123,11 +123,11 @@ class Conversation:
             print()
             return None
         except KeyboardInterrupt:  # drops the line that was being typed
-            print("\n(/exit or Ctrl-D leaves)", file=sys.stderr)
+            print("\n(/exit or Ctrl-D quits)", file=sys.stderr)
             return ""
 
     def _obey(self, line: str) -> bool:
-        """A line that starts with a slash; False to leave. An unknown command is not sent to the model."""
+        """A line that starts with a slash; False to quit. An unknown command is not sent to the model."""
         command, _, rest = line.partition(" ")
         match command:
             case "/exit" | "/quit":
@@ -154,12 +154,12 @@ class Conversation:
         if self._interactive:
             print(text, file=sys.stderr)
 
-    def _answer(self, line: str) -> None:
-        """Stream one answer. What was said before an interrupt stays in the history, as the user has read it."""
+    def _stream_response(self, line: str) -> None:
+        """Stream one response. What was said before an interrupt stays in the history, as the user has read it."""
         asked = [*self._history, {"role": "user", "content": line}]
         system = [{"role": "system", "content": self._system}] if self._system else []
         said = ""
-        with Interrupt() as interrupt, closing(self._partner.answer([*system, *asked])) as chunks:  # type: ignore[type-var]
+        with Interrupt() as interrupt, closing(self._partner.respond([*system, *asked])) as chunks:  # type: ignore[type-var]
             for text in chunks:
                 said += text
                 write(text)
@@ -189,7 +189,7 @@ class LocalChat:
                 "or choose an instruction-tuned model"
             )
 
-    def answer(self, messages: list[Message]) -> Iterator[str]:
+    def respond(self, messages: list[Message]) -> Iterator[str]:
         return self._llm.chat_stream(messages, self._params)
 
     def close(self) -> None:

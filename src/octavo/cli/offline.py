@@ -1,4 +1,4 @@
-"""The engine in this process as a target of ``octavo bench suite``: a closed loop over its step function, without HTTP.
+"""Benchmark target: the engine in this process, driven in a closed loop over its step function, without HTTP.
 
 The work is that of ``octavo.LLM``: every token becomes text. Times are taken when a step's tokens have become text.
 """
@@ -45,7 +45,7 @@ class OfflineTarget:
         self._engine.close()
 
     def run(self, plan: LoadPlan) -> Answers:
-        """Each user keeps one request in flight until all are answered."""
+        """Each user keeps one request in flight until all have ended."""
         loop = _Loop(plan, time.perf_counter())
         for _ in range(plan.concurrency or len(plan.requests)):
             self._next(loop)

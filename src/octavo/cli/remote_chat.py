@@ -42,7 +42,7 @@ class RemoteChat:
         self._model = model or self._first_model()
         self.name = f"{self._model} at {base}"
 
-    def answer(self, messages: list[dict[str, str]]) -> Iterator[str]:
+    def respond(self, messages: list[dict[str, str]]) -> Iterator[str]:
         """Raises ``RemoteError`` with the server's own message. Closing the iterator closes the connection."""
         body = {**self._fields, "model": self._model, "messages": messages, "stream": True}
         try:

@@ -119,13 +119,13 @@ class LLM:
             self._forget(live)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None = None) -> Output:
-        """Answer a conversation, rendered with the model's own chat template."""
+        """The response to a conversation, rendered with the model's own chat template."""
         return self.generate(self.tokenizer.encode_chat(list(messages)), params)[0]
 
     def chat_stream(
         self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None = None
     ) -> Generator[str, None, Output]:
-        """The answer to a conversation as it comes."""
+        """The response to a conversation as it comes."""
         return self.stream(self.tokenizer.encode_chat(list(messages)), params)
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class DrainRate:
         self._forget(now_s)
 
     def per_second(self, now_s: float) -> float:
-        """Ends per second; 0.0 if nothing ended inside the window. A young server is measured over its own age."""
+        """Requests ended per second; 0.0 if nothing ended inside the window. A young server is measured over its own age."""
         self._forget(now_s)
         span_s = max(self._slot_s, min(self._window_s, now_s - self._start_s))
         return sum(ends for _, ends in self._slots) / span_s

@@ -1,4 +1,4 @@
-"""Generation for one HTTP request, whatever its API: its choices run side by side in the engine and come back as text.
+"""Generation job of one HTTP request, whatever its API: its choices run side by side in the engine, text comes back.
 
 One ``Job`` is one HTTP request; each of its choices (prompt x n) is one submission. Closing the generator of a job, at any
 moment, aborts whatever of it still runs.

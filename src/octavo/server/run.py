@@ -45,7 +45,7 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ServerReady:
-    """What can be said to the user once requests are answered."""
+    """What can be said to the user once requests are served."""
 
     url: str
     model: str

@@ -35,7 +35,7 @@ class ChatMessage(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     content: str | list[ContentPart] | None = None
     name: Name | None = None
     refusal: str | None = None
-    annotations: list[Any] | None = None  # no effect: what a client copies from an answer of ours or OpenAI's
+    annotations: list[Any] | None = None  # no effect: what a client copies from a response of ours or OpenAI's
     audio: dict[str, Any] | None = None
     function_call: dict[str, Any] | None = None
     tool_calls: list[Any] | None = None
