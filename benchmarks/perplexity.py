@@ -22,6 +22,7 @@ import torch
 from octavo.executor.flat import flatten
 from octavo.executor.native_cache import KV_TYPES, NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
+from octavo.executor.requests import RequestState, Row
 from octavo.kernels.native import structs
 from octavo.kernels.native.library import kernel_table, load
 from octavo.kernels.paged_attention import LayerCache
@@ -31,7 +32,7 @@ from octavo.models.packed import PackedModel
 from octavo.models.registry import find_model
 from octavo.models.transformer import Transformer
 from octavo.text.tokenizer import load_tokenizer
-from octavo.types import PlannedRequest, Request, SamplingParams
+from octavo.types import SamplingParams
 from record import environment
 
 WINDOW, COUNTED, BLOCK = 512, 256, 16
@@ -85,9 +86,11 @@ def native_step(packed: PackedModel, kind: structs.KvType) -> NativeStep:
 
 
 def native_logits(step: NativeStep, window: list[int], vocab_size: int) -> torch.Tensor:
-    request = Request("window", window, WINDOW, SamplingParams(), 1, frozenset(), 0.0)
-    planned = PlannedRequest(request, 0, 1, range(WINDOW // BLOCK), samples=True)
-    flat = flatten([planned], BLOCK, [tuple(window[1:])])  # a draft has logits at every position
+    blocks = list(range(WINDOW // BLOCK))
+    request = RequestState("window", window, WINDOW, SamplingParams(), 1, block_ids=blocks)
+    flat = flatten(
+        [Row(request, 0, 1, samples=True)], BLOCK, [tuple(window[1:])]
+    )  # a draft has logits at every position
     return torch.from_numpy(step.forward(flat).logits)[:, :vocab_size]
 
 

@@ -37,7 +37,7 @@ def plan_ms(policy: str, num_waiting: int) -> dict[str, float]:
         plan = scheduler.plan(now)
         if step >= 100:
             costs.append((time.process_time() - started) * 1e3)
-        samples = {share.request.request_id: Sample((7,)) for share in plan.requests if share.samples}
+        samples = {share.request_id: Sample((7,)) for share in plan.requests if share.samples}
         now += 0.01
         scheduler.commit(plan, StepResult(samples, 0.005 + 3e-5 * plan.num_tokens), now)
     return spread(costs)

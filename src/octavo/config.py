@@ -77,6 +77,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prefix_cache: Annotated[bool, Meta(description="reuse the blocks of a shared prefix")] = True
     seed: Annotated[int, Meta(ge=0, description="seed of requests that bring none")] = 0
     fake_step_ms: Annotated[float, Meta(ge=0, description="executor=fake: duration of a step in milliseconds")] = 0.0
+    fake_steps_in_flight: Annotated[
+        int, Meta(ge=1, le=8, description="executor=fake: steps launched before the oldest is committed, as on a GPU")
+    ] = 1
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

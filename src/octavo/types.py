@@ -8,7 +8,7 @@ durations end in ``_s`` as well and say so.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, Protocol
 
@@ -120,11 +120,12 @@ class TokenEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(slots=True)
 class Request:
-    """A request inside the engine. Owned and mutated by the scheduler alone; executors read it.
+    """A request inside the engine. Owned and mutated by the scheduler alone; executors know what plans tell them of it.
 
     ``token_ids`` is prompt + output: the tokens known. ``num_computed_tokens`` of them have keys and values in the KV
-    cache. There is no prefill or decode phase: a plan computes some more of the known tokens, and when it computes the
-    last of them, a new token is sampled.
+    cache. There is no prefill or decode phase: a plan computes some more tokens, and when it computes the last of them, a
+    new token is sampled. A step may be planned while others are in flight: then the token that it computes may be one that
+    they are about to sample.
     """
 
     request_id: str
@@ -140,6 +141,9 @@ class Request:
     sequence_number: int = 0  # order of arrival inside the scheduler: breaks ties, keeps seniority
     waiting_since_s: float = 0.0  # when it last began to wait: its arrival in the queue, or a preemption
     num_computed_tokens: int = 0
+    num_planned_tokens: int = 0  # computed, or being computed by a step in flight
+    is_drafting: bool = False  # a step in flight verifies drafts: how many tokens it makes is not known yet
+    num_sent_blocks: int = 0  # of its block table, so many are known to the executor; 0: it does not know the request
     num_cached_tokens: int = 0
     num_preemptions: int = 0
     first_scheduled_s: float | None = None
@@ -154,25 +158,51 @@ class Request:
     def output_token_ids(self) -> list[int]:
         return self.token_ids[self.num_prompt_tokens :]
 
+    @property
+    def num_expected_tokens(self) -> int:
+        """Known, or about to be sampled by the steps in flight."""
+        return max(len(self.token_ids), self.num_planned_tokens + 1)
+
+    @property
+    def is_in_flight(self) -> bool:
+        """A step that is not committed yet computes tokens of it."""
+        return self.num_planned_tokens > self.num_computed_tokens
+
+
+class NewRequest(NamedTuple):
+    """What an executor must know of a request before it computes anything of it."""
+
+    token_ids: tuple[int, ...]  # all that are known: the prompt and, after a preemption, the output so far
+    num_prompt_tokens: int
+    params: SamplingParams
+    max_tokens: int
+    stop_ids: frozenset[int]
+
 
 class PlannedRequest(NamedTuple):
-    """One request's share of a step. A tuple because hundreds are made in every step."""
+    """One request's share of a step, complete in itself. A tuple because hundreds are made in every step.
 
-    request: Request  # read-only for the executor
-    start: int  # position of the first token computed in this step (= tokens already in the cache)
-    num_tokens: int  # how many tokens are computed: request.token_ids[start : start + num_tokens]
-    block_ids: Sequence[int]  # the whole block table; covers start + num_tokens positions
-    samples: bool  # the last known token is among them, so the step yields a new one
+    Token ids are sent once, with ``new``: what comes later the executor has sampled itself.
+    """
+
+    request_id: str
+    start: int  # position of the first token computed in this step (= tokens computed before it)
+    num_tokens: int  # how many tokens are computed
+    samples: bool  # the last one known, or about to be sampled, is among them: the step yields a new one
+    new_block_ids: tuple[int, ...] = ()  # appended to its block table, which then covers all that the step writes
+    num_draft_tokens: int = 0  # so many drafted tokens may be computed behind the last one
+    new: NewRequest | None = None  # at first sight, and again after a preemption
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one step computes. The scheduler's only output and the executor's only input."""
+    """What one step computes. The scheduler's only output and the executor's only input: a message, no live objects."""
 
     step: int
     requests: tuple[PlannedRequest, ...]
     num_tokens: int = 0
     preempted: tuple[str, ...] = ()  # ids preempted while planning; for metrics
+    forgotten: tuple[str, ...] = ()  # ids that ended or were preempted since the plan before: state of them can go
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +270,33 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.max_model_len, self.num_blocks * self.block_size)
 
 
-class Executor(Protocol):
-    """Computes a plan. Shipped: ``cpu`` / ``cuda`` (torch) and ``fake``; later: simulated, native, parallel."""
+class DraftLimits(NamedTuple):
+    """How far an executor speculates: ``num_tokens`` drafts for a request, as long as a step has at most ``max_rows`` rows."""
 
-    def run(self, plan: Plan) -> StepResult:
+    num_tokens: int = 0
+    max_rows: int = 0
+
+
+class Step(Protocol):
+    """A launched plan."""
+
+    def result(self) -> StepResult:
+        """Waits until it is computed. Raises what made the whole step fail; after that the executor cannot be used."""
+        ...
+
+
+class Executor(Protocol):
+    """Computes plans in the order of their launch. Shipped: ``native``, ``cpu`` and ``cuda`` (torch), and ``fake``."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many steps may be launched and not committed; 1: a step is done when ``launch`` returns."""
+        ...
+
+    @property
+    def draft_limits(self) -> DraftLimits: ...
+
+    def launch(self, plan: Plan) -> Step:
         """Write the keys and values of every planned token, sample where ``samples`` is set."""
         ...
 

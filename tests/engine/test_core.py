@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -10,12 +11,21 @@ from octavo.config import EngineConfig
 from octavo.engine.build import build_engine
 from octavo.engine.core import Engine
 from octavo.errors import ContextLengthError, EngineError, InvalidRequestError
-from octavo.types import FinishReason, Plan, SamplingParams, StepResult, Submission, TokenEvent
+from octavo.types import FinishReason, Plan, SamplingParams, Step, Submission, TokenEvent
 
 
-def make_engine(**settings: object) -> Engine:
-    config = EngineConfig(executor="fake", **settings)  # type: ignore[arg-type]
-    return build_engine(config, "fake", None, frozenset({1})).engine
+@pytest.fixture(params=[1, 2, 3], ids=lambda steps: f"{steps}-in-flight")
+def make_engine(request: pytest.FixtureRequest) -> Callable[..., Engine]:
+    """Builds engines over the fake executor, with one step in flight as on a CPU, and with several as on a GPU."""
+
+    def make(**settings: object) -> Engine:
+        config = EngineConfig(executor="fake", **{"fake_steps_in_flight": request.param} | settings)  # type: ignore[arg-type]
+        return build_engine(config, "fake", None, frozenset({1})).engine
+
+    return make
+
+
+MakeEngine = Callable[..., Engine]
 
 
 def submission(request_id: str, prompt: list[int], **params: object) -> Submission:
@@ -39,7 +49,7 @@ def tokens(events: list[TokenEvent]) -> list[int]:
     return [token for event in events for token in event.token_ids]
 
 
-def test_the_same_request_gives_the_same_tokens_in_any_company() -> None:
+def test_the_same_request_gives_the_same_tokens_in_any_company(make_engine: MakeEngine) -> None:
     rng = random.Random(3)
     asked = submission("it", [rng.randrange(300) for _ in range(70)], max_tokens=40, ignore_eos=True, seed=5)
     alone = make_engine()
@@ -54,7 +64,7 @@ def test_the_same_request_gives_the_same_tokens_in_any_company() -> None:
     assert tokens(drain(crowded)["it"]) == expected
 
 
-def test_every_accepted_request_ends_exactly_once() -> None:
+def test_every_accepted_request_ends_exactly_once(make_engine: MakeEngine) -> None:
     rng = random.Random(11)
     engine = make_engine(num_blocks=20, block_size=4, max_num_running=5, max_step_tokens=9, max_model_len=70)
     ends: dict[str, FinishReason] = {}
@@ -78,7 +88,7 @@ def test_every_accepted_request_ends_exactly_once() -> None:
     assert FinishReason.ABORT in ends.values()
 
 
-def test_max_tokens_defaults_to_what_fits() -> None:
+def test_max_tokens_defaults_to_what_fits(make_engine: MakeEngine) -> None:
     engine = make_engine(num_blocks=4, block_size=8)
     engine.submit(submission("r", [3] * 10, ignore_eos=True))
     (*_, last) = drain(engine)["r"]
@@ -110,14 +120,16 @@ def test_max_tokens_defaults_to_what_fits() -> None:
         ([1] * 10, {"max_tokens": 8190}, ContextLengthError, "10 prompt tokens \\+ 8190 output tokens = 8200"),
     ],
 )
-def test_what_cannot_run_is_refused_at_once(prompt: list[int], params: dict, error: type, says: str) -> None:  # type: ignore[type-arg]
+def test_what_cannot_run_is_refused_at_once(
+    make_engine: MakeEngine, prompt: list[int], params: dict[str, object], error: type[Exception], says: str
+) -> None:
     engine = make_engine()
     with pytest.raises(error, match=says):
         engine.submit(submission("r", prompt, **params))
     assert not engine.has_work
 
 
-def test_an_abort_is_reported_once_and_frees_the_blocks() -> None:
+def test_an_abort_is_reported_once_and_frees_the_blocks(make_engine: MakeEngine) -> None:
     engine = make_engine()
     engine.submit(submission("r", [5] * 40, max_tokens=1000, ignore_eos=True))
     assert engine.step().stats.num_blocks_used == 3
@@ -129,7 +141,7 @@ def test_an_abort_is_reported_once_and_frees_the_blocks() -> None:
     assert not engine.has_work
 
 
-def test_a_seed_makes_the_text_and_no_seed_makes_it_differ() -> None:
+def test_a_seed_makes_the_text_and_no_seed_makes_it_differ(make_engine: MakeEngine) -> None:
     def text(request_id: str, engine_seed: int, **params: object) -> list[int]:
         engine = make_engine(seed=engine_seed)
         engine.submit(submission(request_id, [5, 6, 7], max_tokens=12, ignore_eos=True, **params))
@@ -142,14 +154,16 @@ def test_a_seed_makes_the_text_and_no_seed_makes_it_differ() -> None:
 
 
 class BrokenExecutor:
-    def run(self, plan: Plan) -> StepResult:
+    max_in_flight = 1
+
+    def launch(self, plan: Plan) -> Step:
         raise RuntimeError("the card fell off the bus")
 
     def close(self) -> None:
         pass
 
 
-def test_an_engine_given_up_answers_everybody_once() -> None:
+def test_an_engine_given_up_answers_everybody_once(make_engine: MakeEngine) -> None:
     engine = make_engine()
     engine._executor = BrokenExecutor()
     for name in "abc":
@@ -166,7 +180,7 @@ def test_an_engine_given_up_answers_everybody_once() -> None:
     assert not engine.has_work
 
 
-def test_a_scheduler_that_plans_nothing_is_a_bug_that_is_said() -> None:
+def test_a_scheduler_that_plans_nothing_is_a_bug_that_is_said(make_engine: MakeEngine) -> None:
     engine = make_engine()
     engine.submit(submission("r", [4], max_tokens=3))
     engine._scheduler.plan = lambda now: Plan(step=1, requests=())  # type: ignore[method-assign]

@@ -5,35 +5,21 @@ from __future__ import annotations
 import pytest
 
 from octavo.executor.fake import FakeExecutor
-from octavo.types import Plan, PlannedRequest, Request, SamplingParams
+from octavo.executor.requests import RequestState
+from octavo.types import Plan, PlannedRequest
+from support.plans import introduce, new_request, plan_of
 
 
-def new_request(name: str, tokens: list[int], stop_ids: frozenset[int] = frozenset(), **params: object) -> Request:
-    return Request(
-        request_id=name,
-        token_ids=list(tokens),
-        num_prompt_tokens=len(tokens),
-        params=SamplingParams(**params),  # type: ignore[arg-type]
-        max_tokens=64,
-        stop_ids=stop_ids,
-        arrival_s=0.0,
-    )
+def whole(request: RequestState) -> PlannedRequest:
+    return introduce(request, 0, len(request.token_ids), range(8), True)
 
 
-def whole(request: Request, start: int = 0) -> PlannedRequest:
-    return PlannedRequest(request, start, len(request.token_ids) - start, list(range(8)), True)
-
-
-def plan_of(*planned: PlannedRequest) -> Plan:
-    return Plan(step=0, requests=planned, num_tokens=sum(p.num_tokens for p in planned))
-
-
-def generate(executor: FakeExecutor, requests: list[Request], num_tokens: int) -> list[list[int]]:
+def generate(executor: FakeExecutor, requests: list[RequestState], num_tokens: int) -> list[list[int]]:
     for _ in range(num_tokens):
-        samples = executor.run(plan_of(*map(whole, requests))).samples
+        samples = executor.launch(plan_of(*map(whole, requests))).result().samples
         for request in requests:
             request.token_ids.extend(samples[request.request_id].token_ids)
-    return [request.output_token_ids for request in requests]
+    return [request.token_ids[request.num_prompt_tokens :] for request in requests]
 
 
 def test_tokens_do_not_depend_on_the_batch() -> None:
@@ -55,13 +41,13 @@ def test_seed_matters_only_when_sampling() -> None:
 
 def test_min_tokens_keeps_stop_ids_away() -> None:
     stop_ids = frozenset(range(8))
-    tokens = generate(FakeExecutor(10), [new_request("a", [1], stop_ids, min_tokens=30)], 60)[0]
+    tokens = generate(FakeExecutor(10), [new_request("a", [1], stop_ids=stop_ids, min_tokens=30)], 60)[0]
     assert set(tokens[:30]) <= {8, 9}
     assert set(tokens[30:]) & stop_ids
 
 
 def test_logprobs_and_step_time() -> None:
-    result = FakeExecutor(100, step_time_s=0.01).run(plan_of(whole(new_request("a", [5], logprobs=3))))
+    result = FakeExecutor(100, step_time_s=0.01).launch(plan_of(whole(new_request("a", [5], logprobs=3)))).result()
     (entry,) = result.samples["a"].logprobs or ()
     assert entry.token_id == entry.top[0][0] == result.samples["a"].token_ids[0]
     assert len(entry.top) == 3
@@ -74,11 +60,26 @@ def test_logprobs_and_step_time() -> None:
     [(0, 0, 4, False), (0, 6, 4, True), (0, 5, 1, True), (0, 5, 2, False), (0, 4, 2, True), (-1, 6, 4, True)],
 )
 def test_broken_plans_are_refused(start: int, num_tokens: int, num_blocks: int, samples: bool) -> None:
-    planned = PlannedRequest(new_request("a", [1] * 5), start, num_tokens, list(range(num_blocks)), samples)
+    planned = introduce(new_request("a", [1] * 5), start, num_tokens, range(num_blocks), samples)
     with pytest.raises(ValueError, match="bad plan for a"):
-        FakeExecutor(10, block_size=4).run(plan_of(planned))
+        FakeExecutor(10, block_size=4).launch(plan_of(planned))
 
 
 def test_wrong_token_count_is_refused() -> None:
     with pytest.raises(ValueError, match="num_tokens is 9"):
-        FakeExecutor(10).run(Plan(step=0, requests=(whole(new_request("a", [1])),), num_tokens=9))
+        FakeExecutor(10).launch(Plan(step=0, requests=(whole(new_request("a", [1])),), num_tokens=9))
+
+
+def test_a_request_that_no_plan_introduced_is_refused() -> None:
+    with pytest.raises(ValueError, match="step 3 plans a, which no plan has introduced"):
+        FakeExecutor(10).launch(Plan(3, (PlannedRequest("a", 0, 1, True),), 1))
+
+
+def test_steps_elsewhere_follow_each_other_without_a_pause() -> None:
+    executor = FakeExecutor(100, step_time_s=0.02, max_in_flight=2)
+    request = new_request("a", [5])
+    first = executor.launch(plan_of(whole(request)))
+    second = executor.launch(Plan(1, (PlannedRequest("a", 1, 1, True),), 1))  # the token that the first one samples
+    alone = generate(FakeExecutor(100), [new_request("a", [5])], 2)[0]
+    assert [*first.result().samples["a"].token_ids, *second.result().samples["a"].token_ids] == alone
+    assert executor.idle_s == 0.0

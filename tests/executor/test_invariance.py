@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from octavo.executor.requests import RequestState
 from octavo.executor.torch_executor import CacheShape, TorchExecutor
 from octavo.models.load import load_model
 from octavo.models.transformer import Transformer
-from octavo.types import Plan, PlannedRequest, Request, SamplingParams
+from octavo.types import Request, SamplingParams
 from support.executor_tiny import VOCAB_SIZE, Run, run, write_tiny_llama
+from support.plans import introduce, new_request, plan_of
 
 CPU = torch.device("cpu")
 NUM_OUTPUT = 20
@@ -99,13 +101,12 @@ def test_after_preemption(model: Transformer) -> None:
     assert result.outputs == expected
 
 
-def by_hand(executor: TorchExecutor, request: Request, chunks: list[int], blocks: list[int]) -> None:
+def by_hand(executor: TorchExecutor, request: RequestState, chunks: list[int], blocks: list[int]) -> None:
     """Compute the known tokens in the given chunks, block table ``blocks``, and append the sampled token."""
     start = 0
     for chunk in chunks:
         samples = start + chunk == len(request.token_ids)
-        planned = PlannedRequest(request, start, chunk, blocks, samples)
-        result = executor.run(Plan(step=0, requests=(planned,), num_tokens=chunk))
+        result = executor.launch(plan_of(introduce(request, start, chunk, blocks, samples))).result()
         assert result.samples.keys() == ({request.request_id} if samples else set())
         start += chunk
     request.token_ids.extend(result.samples[request.request_id].token_ids)
@@ -118,7 +119,7 @@ def test_chunks_and_scattered_blocks_by_hand(model: Transformer) -> None:
     for _ in range(12):
         cuts = sorted(rng.choice(np.arange(1, 41), rng.integers(0, 12), replace=False).tolist())
         chunks = np.diff([0, *cuts, 41]).tolist()
-        request = Request("a", list(prompt), 41, SamplingParams(seed=5, temperature=1.2), 8, frozenset(), 0.0)
+        request = new_request("a", prompt, seed=5, temperature=1.2)
         by_hand(executor, request, chunks, rng.permutation(64)[:11].tolist())
         tokens.add(request.token_ids[-1])
     assert len(tokens) == 1

@@ -15,11 +15,13 @@ from octavo.executor.native_executor import NativeExecutor
 from octavo.executor.native_sampling import verified
 from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.executor.prompt_lookup import follow_up
+from octavo.executor.requests import RequestState
 from octavo.kernels.native import structs
 from octavo.models.load import load_packed
-from octavo.types import Plan, PlannedRequest, Request, SamplingParams
+from octavo.types import Request, SamplingParams
 from support import executor_tiny
 from support.native_library import needs_native
+from support.plans import introduce, new_request, plan_of
 
 BLOCK_SIZE = 16
 
@@ -86,9 +88,9 @@ def test_right_drafts_are_taken(folder):
         tokens, accepted, drafted, steps = list(request.token_ids), 0, 0, 0
         computed = 0
         while len(tokens) < 180:
-            now = Request("r", tokens, request.num_prompt_tokens, request.params, 200, frozenset(), 0.0)
-            plan = Plan(steps, (PlannedRequest(now, computed, len(tokens) - computed, blocks, samples=True),))
-            result = executor.run(plan)
+            now = RequestState("r", tokens, request.num_prompt_tokens, request.params, 200)
+            share = introduce(now, computed, len(tokens) - computed, blocks, True, num_draft_tokens=5)
+            result = executor.launch(plan_of(share)).result()
             sample = result.samples["r"]
             computed = len(tokens) + sample.num_computed
             tokens = tokens + list(sample.token_ids)
@@ -107,10 +109,10 @@ def test_a_broken_request_fails_alone(folder):
     bad.token_ids[0] = executor_tiny.VOCAB_SIZE
     with native(folder) as executor:
         rows = [
-            PlannedRequest(r, 0, len(r.token_ids), list(range(i * 9, i * 9 + 9)), samples=True)
+            introduce(new_request(r.request_id, r.token_ids), 0, len(r.token_ids), range(i * 9, i * 9 + 9), True)
             for i, r in enumerate((good, bad))
         ]
-        samples = executor.run(Plan(0, tuple(rows))).samples
+        samples = executor.launch(plan_of(*rows)).result().samples
     assert samples["r0"].error is None and len(samples["r0"].token_ids) == 1
     assert "bad_token" in samples["r1"].error
 

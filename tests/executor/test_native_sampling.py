@@ -13,10 +13,9 @@ from octavo.executor.native_step import NativeStep, StepLimits, StepLogits
 from octavo.executor.sampling.sampler import Sampler
 from octavo.kernels.native import structs
 from octavo.models.load import load_packed
-from octavo.types import PlannedRequest, Request, SamplingParams
-from support import tiny_models
-from support.executor_reference import new_request
+from support import plans, tiny_models
 from support.native_library import needs_native
+from support.plans import new_request
 
 VOCAB, ROWS = 5003, 32
 OFF = 2**31 - 1
@@ -35,9 +34,8 @@ def step(tmp_path_factory):
 
 def with_logits(step: NativeStep, logits: np.ndarray) -> StepLogits:
     """Put ``logits`` where a step would have left its own."""
-    request = Request("r", [1], 1, SamplingParams(), 1, frozenset(), 0.0)
-    planned = [PlannedRequest(request, 0, 1, [block], samples=True) for block in range(len(logits))]
-    result = step.forward(flatten(planned, 16))
+    rows = [plans.row(plans.new_request("r", [1]), 0, 1, [block]) for block in range(len(logits))]
+    result = step.forward(flatten(rows, 16))
     result.logits[:, :VOCAB] = logits
     result.tokens[:] = np.nanargmax(np.where(np.isnan(logits), -np.inf, logits), axis=1)
     return result

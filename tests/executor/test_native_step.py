@@ -13,12 +13,13 @@ from gguf.constants import GGMLQuantizationType as Q
 from octavo.executor.flat import flatten
 from octavo.executor.native_cache import NativeCache
 from octavo.executor.native_step import NativeStep, StepLimits
+from octavo.executor.requests import Row
 from octavo.kernels.native import structs
 from octavo.models.load import load_packed
-from octavo.types import PlannedRequest, Request, SamplingParams
 from support import gguf_files, tiny_models
 from support.installation import OPTIONAL, without
 from support.native_library import isas, needs_native
+from support.plans import new_request, row
 from support.tiny_models import expected, prompts
 
 BLOCK_SIZE, NUM_BLOCKS = 16, 44
@@ -38,14 +39,13 @@ class Paged:
         self._free = list(np.random.default_rng(0).permutation(NUM_BLOCKS))
         self._blocks: dict[str, list[int]] = {}
 
-    def planned(self, name: str, tokens: list[int], start: int, stop: int) -> PlannedRequest:
-        request = Request(name, tokens[:stop], len(tokens), SamplingParams(), 1, frozenset(), 0.0)
+    def planned(self, name: str, tokens: list[int], start: int, stop: int) -> Row:
         blocks = self._blocks.setdefault(name, [])
         while len(blocks) * BLOCK_SIZE < stop:
             blocks.append(int(self._free.pop()))
-        return PlannedRequest(request, start, stop - start, blocks, samples=True)
+        return row(new_request(name, tokens[:stop], num_prompt=len(tokens)), start, stop - start, blocks)
 
-    def logits(self, *planned: PlannedRequest) -> np.ndarray:
+    def logits(self, *planned: Row) -> np.ndarray:
         return self.step.forward(flatten(planned, BLOCK_SIZE)).logits[:, : self.vocab_size].copy()
 
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from octavo.executor.requests import RequestState
 from octavo.executor.sampling.choose import draw_tokens
 from octavo.executor.sampling.edits import edit
 from octavo.executor.sampling.history import History
@@ -17,8 +18,9 @@ from octavo.executor.sampling.parameters import SamplingBatch
 from octavo.executor.sampling.sampler import Sampler
 from octavo.executor.sampling.truncation import Truncation
 from octavo.executor.sampling.uniform import request_seed, uniform
-from octavo.types import Request, SamplingParams
-from support.executor_reference import border_distance, distribution, edited_logits, new_request
+from octavo.types import SamplingParams
+from support.executor_reference import border_distance, distribution, edited_logits
+from support.plans import new_request
 
 INF = float("inf")
 
@@ -28,7 +30,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def sample_row(row: np.ndarray, request: Request) -> int:
+def sample_row(row: np.ndarray, request: RequestState) -> int:
     (token,) = Sampler().sample(torch.tensor(row[None], dtype=torch.float32), [request])[request.request_id].token_ids
     return token
 
@@ -184,7 +186,7 @@ def test_history_counted_step_by_step_equals_one_counted_anew() -> None:
             assert dict(zip(counts.tokens.tolist(), counts.counts.tolist(), strict=True)) == dict(
                 zip(anew.tokens.tolist(), anew.counts.tolist(), strict=True)
             )
-    output = growing.output_token_ids
+    output = growing.token_ids[growing.num_prompt_tokens :]
     assert dict(zip(counts.tokens.tolist(), counts.counts.tolist(), strict=True)) == {
         token: output.count(token) for token in {*prompt, *output}
     }

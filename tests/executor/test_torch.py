@@ -19,18 +19,10 @@ from octavo.executor.fake import FakeExecutor
 from octavo.executor.torch_executor import CacheShape, TorchExecutor
 from octavo.kernels.paged_attention.batch import LayerCache, new_layer_cache
 from octavo.models.batch import ModelBatch
-from octavo.types import Plan, PlannedRequest, Request, SamplingParams
 from support.executor_tiny import VOCAB_SIZE, write_tiny_llama
+from support.plans import introduce, new_request, plan_of, row
 
 CPU = torch.device("cpu")
-
-
-def new_request(name: str, tokens: list[int], **params: object) -> Request:
-    return Request(name, list(tokens), len(tokens), SamplingParams(**params), 10, frozenset(), 0.0)  # type: ignore[arg-type]
-
-
-def plan_of(*planned: PlannedRequest) -> Plan:
-    return Plan(step=0, requests=planned, num_tokens=sum(p.num_tokens for p in planned))
 
 
 @settings(max_examples=100, deadline=None)
@@ -48,7 +40,7 @@ def test_a_batch_says_for_every_row_what_the_plan_says(
         request = new_request(str(i), rng.integers(0, 1000, start + num_tokens + num_unknown).tolist())
         num_blocks = -(-(start + num_tokens) // block_size) + int(rng.integers(0, 3))
         blocks = rng.permutation(500)[:num_blocks].tolist()
-        planned.append(PlannedRequest(request, start, num_tokens, tuple(blocks), num_unknown == 0))
+        planned.append(row(request, start, num_tokens, blocks, num_unknown == 0))
     ordered = decodes_first(planned)
     batch = build_batch(ordered, block_size, CPU)
     at = batch.attention
@@ -57,14 +49,14 @@ def test_a_batch_says_for_every_row_what_the_plan_says(
     assert batch.token_ids.tolist() == [p.request.token_ids[position] for p, position in rows]
     assert at.positions.tolist() == [position for _, position in rows]
     assert at.slots.tolist() == [
-        p.block_ids[position // block_size] * block_size + position % block_size for p, position in rows
+        p.request.block_ids[position // block_size] * block_size + position % block_size for p, position in rows
     ]
     assert at.query_lens_cpu == tuple(p.num_tokens for p in ordered)
     assert at.query_starts.tolist() == [0, *np.cumsum(at.query_lens_cpu).tolist()]
     assert at.context_lens.tolist() == list(at.context_lens_cpu) == [p.start + p.num_tokens for p in ordered]
     for p, table in zip(ordered, at.block_tables.tolist(), strict=True):
         needed = -(-(p.start + p.num_tokens) // block_size)
-        assert table == [*p.block_ids[:needed], *[0] * (len(table) - needed)]
+        assert table == [*p.request.block_ids[:needed], *[0] * (len(table) - needed)]
     assert at.num_decodes == sum(p.num_tokens == 1 for p in ordered)
     assert set(at.query_lens_cpu[: at.num_decodes]) <= {1}
     last = {id(p): row for row, (p, _) in enumerate(rows)}
@@ -86,8 +78,8 @@ def test_a_batch_says_for_every_row_what_the_plan_says(
     [(0, 9, 4, "at least one known token"), (0, 0, 4, "a: 0 from 0"), (4, 4, 1, "needs 2 blocks, its table has 1")],
 )
 def test_impossible_plans_are_named(start: int, num_tokens: int, num_blocks: int, words: str) -> None:
-    good = PlannedRequest(new_request("good", [1, 2]), 0, 2, [0], True)
-    bad = PlannedRequest(new_request("a", [1] * 8), start, num_tokens, list(range(num_blocks)), False)
+    good = row(new_request("good", [1, 2]), 0, 2, [0])
+    bad = row(new_request("a", [1] * 8), start, num_tokens, range(num_blocks), False)
     with pytest.raises(ValueError, match=words):
         build_batch([good, bad], 4, CPU)
 
@@ -118,10 +110,10 @@ def run_three(model: ScriptedModel, tokens: tuple[int, int, int]) -> dict[str, t
     """The middle one is a chunk that does not sample yet."""
     executor = TorchExecutor(model, CacheShape(8, 4, torch.float32), CPU)
     planned = [
-        PlannedRequest(new_request(name, [token] * 3, temperature=0.0), 0, 2 + (name != "b"), [i], name != "b")
+        introduce(new_request(name, [token] * 3, temperature=0.0), 0, 2 + (name != "b"), [i], name != "b")
         for i, (name, token) in enumerate(zip("abc", tokens, strict=True))
     ]
-    result = executor.run(plan_of(*planned))
+    result = executor.launch(plan_of(*planned)).result()
     assert result.step_time_s > 0
     return {name: (sample.token_ids, sample.error) for name, sample in result.samples.items()}
 
@@ -159,9 +151,9 @@ def test_a_lost_device_is_not_blamed_on_a_request() -> None:
 
 def test_an_empty_plan_and_a_plan_without_samples() -> None:
     executor = TorchExecutor(ScriptedModel(), CacheShape(8, 4, torch.float32), CPU)
-    assert executor.run(plan_of()).samples == {}
-    chunk = PlannedRequest(new_request("a", [1] * 8), 0, 5, [0, 1], False)
-    assert executor.run(plan_of(chunk)).samples == {}
+    assert executor.launch(plan_of()).result().samples == {}
+    chunk = introduce(new_request("a", [1] * 8), 0, 5, [0, 1], False)
+    assert executor.launch(plan_of(chunk)).result().samples == {}
 
 
 def config(**values: object) -> EngineConfig:
@@ -180,7 +172,7 @@ def test_the_factory_builds_a_model_that_answers(tmp_path: Path) -> None:
     write_tiny_llama(tmp_path)
     built = build_executor(config(), tmp_path)
     request = new_request("a", [1, 2, 3], temperature=0.0, logprobs=2)
-    sample = built.executor.run(plan_of(PlannedRequest(request, 0, 3, [4], True))).samples["a"]
+    sample = built.executor.launch(plan_of(introduce(request, 0, 3, [4], True))).result().samples["a"]
     assert sample.error is None
     assert 0 <= sample.token_ids[0] < VOCAB_SIZE
     assert sample.logprobs is not None

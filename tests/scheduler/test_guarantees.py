@@ -105,7 +105,7 @@ def test_nobody_waits_longer_than_its_bound_while_the_load_is_feasible(
         plan = scheduler.plan(now)
         seconds = 0.02 + 0.01 * plan.num_tokens
         for share in plan.requests:
-            name = share.request.request_id
+            name = share.request_id
             longest_gap[name] = max(longest_gap.get(name, 0.0), now - served[name])
             served[name] = now + seconds
         finish_step(scheduler, plan, now, seconds, check=False)

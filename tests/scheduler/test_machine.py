@@ -1,10 +1,13 @@
 """A hypothesis state machine drives scheduler and KV cache with random submissions, aborts, steps, evictions.
 
 Invariants after every rule: the books balance (``check``), and every accepted request ends in exactly one terminal event,
-with the same tokens that it would get alone.
+with the same tokens that it would get alone. With several steps in flight, with drafts, and as an executor sees it that knows
+only what plans say.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 import pytest
 from hypothesis import settings
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from octavo.scheduler.policies import POLICIES
-from octavo.types import DEFAULT_CLASS, FinishReason, Plan, Request, ServiceClass
+from octavo.types import DEFAULT_CLASS, DraftLimits, FinishReason, Plan, PlannedRequest, Request, ServiceClass
 from support.scheduling import finish_step, make_request, make_scheduler, next_token
 
 CLASSES = (
@@ -37,6 +40,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_num_running=st.integers(1, 5),
         extra_budget=st.integers(0, 12),
         prefix_cache=st.booleans(),
+        max_in_flight=st.sampled_from([1, 1, 2, 3]),
+        draft_limits=st.sampled_from([DraftLimits(), DraftLimits(2, 4), DraftLimits(5, 6)]),
         data=st.data(),
     )
     def build(
@@ -46,9 +51,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_num_running: int,
         extra_budget: int,
         prefix_cache: bool,
+        max_in_flight: int,
+        draft_limits: DraftLimits,
         data: st.DataObject,
     ) -> None:
         self.policy = policy
+        self.max_in_flight = max_in_flight
+        self.in_flight: deque[Plan] = deque()
         longest = -(-28 // block_size)
         self.scheduler = make_scheduler(
             num_blocks=data.draw(st.integers(longest, 3 * longest)),
@@ -57,10 +66,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_num_running=max_num_running,
             max_step_tokens=max_num_running + extra_budget,
             prefix_cache=prefix_cache,
+            draft_limits=draft_limits,
         )
         self.submitted: dict[str, Request] = {}
         self.outputs: dict[str, list[int]] = {}
         self.ends: dict[str, FinishReason] = {}
+        self.reused: set[str] = set()
+        self.num_ended_before = 0  # requests whose id was used again
+        self.tables: dict[str, list[int]] = {}  # block tables as an executor knows them
+        self.writes: dict[tuple[int, PlannedRequest], list[int]] = {}
         self.now = 0.0
 
     @rule(
@@ -99,27 +113,69 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self, times: int) -> None:
         for _ in range(times):
             self.now += 0.1
-            plan = self.scheduler.plan(self.now)
+            plan = self.launch()
+            if len(self.in_flight) >= (self.max_in_flight if plan.requests else 1):
+                self.commit()
+
+    def launch(self) -> Plan:
+        plan = self.scheduler.plan(self.now)
+        if not self.in_flight:
             self.check_no_work_is_left_undone(plan)
-            step_time_s = 0.3 + 0.05 * plan.num_tokens  # forecasts and deadlines have something to do
-            events = finish_step(self.scheduler, plan, self.now, step_time_s)
-            self.now += step_time_s
-            assert plan.num_tokens <= self.scheduler.max_step_tokens
-            planned = {share.request.request_id for share in plan.requests}
-            assert not planned & set(plan.preempted), "preempted and started again in one step"
-            self.check_nobody_overtakes()
             assert plan.num_tokens > 0 or not self.scheduler.has_work, "work, but nothing planned"
-            for event in events:
-                assert event.request_id not in self.ends, "an event after the end"
-                self.outputs[event.request_id] += event.token_ids
-                if event.finish_reason:
-                    self.ends[event.request_id] = event.finish_reason
+        num_drafts = sum(share.num_draft_tokens for share in plan.requests)
+        assert plan.num_tokens == sum(share.num_tokens for share in plan.requests)
+        assert plan.num_tokens + num_drafts <= self.scheduler.max_step_tokens
+        self.executor_side(plan)
+        assert not {share.request_id for share in plan.requests} & set(plan.preempted), "preempted and started again"
+        self.check_nobody_overtakes()
+        if plan.requests:
+            self.in_flight.append(plan)
+        return plan
+
+    def executor_side(self, plan: Plan) -> None:
+        """An executor that knows only what plans say computes what it knows, into blocks of its own."""
+        for name in plan.forgotten:
+            self.tables.pop(name, None)
+        for share in plan.requests:
+            if share.new is not None:
+                self.tables[share.request_id] = []
+            table = self.tables[share.request_id]
+            table += share.new_block_ids
+            end = share.start + share.num_tokens + share.num_draft_tokens
+            assert end <= len(table) * self.scheduler.kv.block_size, "no room for what is to be computed"
+            assert table == self.scheduler.kv.block_table(share.request_id)
+        ours = [block for share in plan.requests for block in self.written(share)]
+        assert len(ours) == len(set(ours)), "two requests write to one block"
+        for earlier in self.in_flight:
+            theirs = {
+                (block, share.request_id) for share in earlier.requests for block in self.writes[earlier.step, share]
+            }
+            mine = {(block, share.request_id) for share in plan.requests for block in self.written(share)}
+            clash = {block for block, name in theirs} & {block for block, name in mine - theirs}
+            assert not clash, "a block that a step in flight writes was given away"
+        self.writes |= {(plan.step, share): self.written(share) for share in plan.requests}
+
+    def written(self, share: PlannedRequest) -> list[int]:
+        size = self.scheduler.kv.block_size
+        last = share.start + share.num_tokens + share.num_draft_tokens - 1
+        return self.tables[share.request_id][share.start // size : last // size + 1]
+
+    def commit(self) -> None:
+        plan = self.in_flight.popleft()
+        step_time_s = 0.3 + 0.05 * plan.num_tokens  # forecasts and deadlines have something to do
+        events = finish_step(self.scheduler, plan, self.now, step_time_s)
+        self.now += step_time_s
+        for event in events:
+            assert event.request_id not in self.ends, "an event after the end"
+            self.outputs[event.request_id] += event.token_ids
+            if event.finish_reason:
+                self.ends[event.request_id] = event.finish_reason
 
     def check_no_work_is_left_undone(self, plan: Plan) -> None:
         """Theorem 3. Every decode is served in every step; budget stays unused only if nobody who fits could use it."""
-        scheduler, planned = self.scheduler, {share.request.request_id: share for share in plan.requests}
+        scheduler, planned = self.scheduler, {share.request_id: share for share in plan.requests}
         for request in scheduler._running:
-            left = len(request.token_ids) - request.num_computed_tokens
+            left = len(request.token_ids) - request.num_computed_tokens  # before this step: nothing is in flight
             share = planned.get(request.request_id)
             assert share is not None or left > 1, "a decode was passed over"
             if self.policy not in OWN_BUDGET and plan.num_tokens < scheduler.max_step_tokens:
@@ -145,10 +201,27 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def step_that_fails_a_request(self) -> None:
-        plan = self.scheduler.plan(self.now)
-        for planned in plan.requests[:1]:
-            assert self.scheduler.abort(planned.request.request_id, self.now, error="boom") is not None
-            self.ends[planned.request.request_id] = FinishReason.ERROR
+        plan = self.launch()
+        for share in plan.requests[:1]:
+            assert (self.scheduler.abort(share.request_id, self.now, error="boom") is None) == (
+                share.request_id in self.ends
+            )
+            self.ends.setdefault(share.request_id, FinishReason.ERROR)
+        while self.in_flight:
+            self.commit()
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data())
+    def use_an_id_again(self, data: st.DataObject) -> None:
+        """At once after its end, although a step in flight may still have the request that bore it before."""
+        name = data.draw(st.sampled_from(sorted(self.submitted)))
+        if name in self.ends and name not in self.reused:
+            self.reused.add(name)
+            again = make_request(name, [3, 1, 2], 3, arrival_s=self.now)
+            self.scheduler.add(again, self.now)
+            self.num_ended_before += 1
+            del self.ends[name]
+            self.outputs[name], self.submitted[name] = [], again
 
     @rule()
     def evict(self) -> None:
@@ -165,7 +238,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         for _ in range(5_000):
-            if not self.scheduler.has_work:
+            if not self.scheduler.has_work and not self.in_flight:
                 break
             self.step(1)
         assert self.ends.keys() == self.submitted.keys(), "a request never ended"

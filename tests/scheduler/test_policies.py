@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from octavo.scheduler.policies.slo import Task, largest_on_time
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Plan, Request, ServiceClass
-from support.scheduling import make_request, run_step
+from support.scheduling import make_request, make_scheduler, run_step, run_to_end
 
 INTERACTIVE = ServiceClass(name="interactive", ttft_s=0.5, tpot_s=0.05, max_wait_s=10.0)
 STANDARD = ServiceClass(name="standard", ttft_s=2.0, tpot_s=0.1, max_wait_s=20.0)
@@ -40,17 +41,21 @@ class Machine:
         self.num_steps = 0
 
     def add(self, name: str, num_tokens: int, max_tokens: int = 4, **fields: object) -> Request:
-        tokens = [(hash(name) + i) % 997 for i in range(num_tokens)]
+        tokens = [(crc32(name.encode()) + i) % 997 for i in range(num_tokens)]
         request = make_request(name, tokens, max_tokens, **({"arrival_s": self.now} | fields))
         self.scheduler.add(request, self.now)
         return request
 
     def step(self) -> Plan:
-        self.num_steps, plan_s = self.num_steps + 1, self.now
+        self.num_steps += 1
         plan, events = run_step(self.scheduler, self.now, STEP_S, TOKEN_S, check=self.num_steps % 64 == 0)
         self.now += STEP_S + TOKEN_S * plan.num_tokens
         self.ended = [event.request_id for event in events if event.finish_reason is not None]
-        self.started += [p.request.request_id for p in plan.requests if p.request.first_scheduled_s == plan_s]
+        self.started += [
+            share.request_id
+            for share in plan.requests
+            if share.new is not None and len(share.new.token_ids) == share.new.num_prompt_tokens
+        ]
         return plan
 
     def run(self, seconds: float = 1e9) -> None:
@@ -242,3 +247,13 @@ def test_the_set_that_is_kept_is_the_largest_that_can_be_on_time(jobs: list[tupl
     assert on_time(kept)
     sizes = range(len(tasks) + 1)
     assert len(kept) == max(n for n in sizes if any(on_time(some) for some in itertools.combinations(tasks, n)))
+
+
+def test_slo_plans_when_decodes_alone_fill_every_step() -> None:
+    """Found by the state machine: without room for prefill its rate was forecast as 0, and the next decision divided by it."""
+    scheduler = make_scheduler(policy="slo", max_num_running=1, max_step_tokens=1)
+    scheduler.add(make_request("a", [1], 40), 0.0)
+    for step in range(20):  # enough for the forecast to be asked
+        run_step(scheduler, float(step), 0.3)
+    scheduler.add(make_request("b", [1] * 5, 2, service_class=ServiceClass(ttft_s=1000.0)), 20.0)
+    assert run_to_end(scheduler, step_s=0.3)["b"]

@@ -11,7 +11,7 @@ from support.scheduling import make_request, make_scheduler, run_step, run_to_en
 
 
 def shares(plan) -> dict[str, tuple[int, int]]:  # type: ignore[no-untyped-def]
-    return {p.request.request_id: (p.start, p.num_tokens) for p in plan.requests}
+    return {p.request_id: (p.start, p.num_tokens) for p in plan.requests}
 
 
 def test_a_long_prefill_runs_in_chunks_and_never_stalls_a_decode() -> None:

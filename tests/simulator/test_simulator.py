@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from octavo.simulator.traffic import Arrival, Mix, arrivals_of, at_rate
 from octavo.types import Plan, PlannedRequest, Request, SamplingParams
 
 MACHINE = find_machine("h200-8b")
+Simulate = Callable[[str, Sequence[Arrival], Setup], Replay]
 
 
 def poisson(
@@ -54,10 +56,11 @@ def test_the_same_seed_gives_the_same_replay() -> None:
     assert told(1) != told(2)
 
 
+@pytest.mark.parametrize("max_in_flight", [1, 2])
 @pytest.mark.parametrize("policy", list(POLICIES))
-def test_every_arrival_ends_once_with_its_own_length(policy: str) -> None:
+def test_every_arrival_ends_once_with_its_own_length(policy: str, max_in_flight: int) -> None:
     arrivals = poisson(80, 60.0, num_prompt=2000)
-    done = replay(policy, arrivals, Setup(MACHINE, max_num_running=16))
+    done = replay(policy, arrivals, Setup(MACHINE, max_num_running=16, max_in_flight=max_in_flight))
     assert sorted(one.arrival.request_id for one in done.ended) == sorted(one.request_id for one in arrivals)
     assert done.output_tokens_per_s == pytest.approx(80 * 60 / done.virtual_s)
     assert done.forecast_error < 0.2
@@ -77,16 +80,15 @@ def request(name: str, tenant: str) -> Request:
 
 def test_the_gap_counts_only_while_both_wait() -> None:
     meter = FairnessMeter()
-    a, b = request("a", "x"), request("b", "y")
     meter.came("a", "x")
-    meter.stepped(Plan(1, (PlannedRequest(a, 0, 10, (), True),)), 1.0)
+    meter.stepped(Plan(1, (PlannedRequest("a", 0, 10, True),)), 1.0)
     assert (meter.gap, meter.jain) == (0.0, 1.0), "nobody else waited"
     for i in range(3):
         meter.came(f"a{i}", "x")
         meter.came(f"b{i}", "y")
-    meter.stepped(Plan(2, (PlannedRequest(request("a0", "x"), 0, 10, (), True),)), 1.0)
+    meter.stepped(Plan(2, (PlannedRequest("a0", 0, 10, True),)), 1.0)
     assert meter.gap == 12.0
-    meter.stepped(Plan(3, (PlannedRequest(b, 0, 10, (), True),)), 1.0)
+    meter.stepped(Plan(3, (PlannedRequest("b0", 0, 10, True),)), 1.0)
     assert meter.gap == 12.0
     assert meter.jain == 1.0
 
@@ -124,32 +126,38 @@ def late(done: Replay, name: str) -> int:
     return sum(not one.slo_attained for one in done.ended if one.service_class.name == name)
 
 
-def measured(case: Scenario, policy: str) -> float:
-    return case.measure(replay(policy, case.arrivals, case.setup))
+@pytest.fixture(params=[1, 2], ids=lambda steps: f"{steps}-in-flight")
+def simulate(request: pytest.FixtureRequest) -> Simulate:
+    """``replay``, with one step in flight and with two: the verdicts are the same."""
+    return lambda policy, arrivals, setup: replay(policy, arrivals, replace(setup, max_in_flight=request.param))
 
 
-def test_1_an_urgent_waiter_against_full_slots() -> None:
+def measured(simulate: Simulate, case: Scenario, policy: str) -> float:
+    return case.measure(simulate(policy, case.arrivals, case.setup))
+
+
+def test_1_an_urgent_waiter_against_full_slots(simulate: Simulate) -> None:
     case = scenarios.urgent_against_full_slots()
-    assert measured(case, "fcfs") > 5.0
-    assert measured(case, "priority") < 0.5
-    assert measured(case, "slo") < 0.5
+    assert measured(simulate, case, "fcfs") > 5.0
+    assert measured(simulate, case, "priority") < 0.5
+    assert measured(simulate, case, "slo") < 0.5
 
 
-def test_2_a_preempted_request_keeps_its_seniority() -> None:
+def test_2_a_preempted_request_keeps_its_seniority(simulate: Simulate) -> None:
     case = scenarios.preempted_among_later_ones()
     alone = [replace(one, tenant="only") for one in case.arrivals]
     for policy in ("fcfs", "slo"):
-        done = replay(policy, alone, case.setup)
+        done = simulate(policy, alone, case.setup)
         assert done.num_preemptions > 0
         assert case.measure(done) == 0
-    assert measured(case, "slo") <= 6  # two tenants: the one that is behind goes first
+    assert measured(simulate, case, "slo") <= 6  # two tenants: the one that is behind goes first
 
 
-def test_2_what_has_a_promise_is_overtaken_only_for_the_sake_of_promises() -> None:
+def test_2_what_has_a_promise_is_overtaken_only_for_the_sake_of_promises(simulate: Simulate) -> None:
     """Of 30 requests with a promise slo keeps more than twice as many as fcfs: those that it gives up wait, preempted or not."""
     case = scenarios.preempted_among_later_ones()
     arrivals = [replace(one, service_class="standard") for one in case.arrivals]
-    done = {policy: replay(policy, arrivals, case.setup).ended for policy in ("fcfs", "slo")}
+    done = {policy: simulate(policy, arrivals, case.setup).ended for policy in ("fcfs", "slo")}
     kept = {policy: sum(one.slo_attained for one in ended) for policy, ended in done.items()}
     assert kept["slo"] >= 2 * kept["fcfs"]
     end_s = {one.arrival.request_id: one.arrival.arrival_s + (one.timings.e2e_s or 0.0) for one in done["slo"]}
@@ -160,70 +168,70 @@ def test_2_what_has_a_promise_is_overtaken_only_for_the_sake_of_promises() -> No
             assert other.slo_attained or not overtakes
 
 
-def test_3_cache_friendly_traffic_against_a_request_with_no_shared_prefix() -> None:
+def test_3_cache_friendly_traffic_against_a_request_with_no_shared_prefix(simulate: Simulate) -> None:
     case = scenarios.stranger_among_cache_hits()
-    assert measured(case, "dlpm") < 2.0
-    assert measured(case, "slo") < 2.0
+    assert measured(simulate, case, "dlpm") < 2.0
+    assert measured(simulate, case, "slo") < 2.0
 
 
-def test_4_a_short_request_behind_a_600k_prefill() -> None:
+def test_4_a_short_request_behind_a_600k_prefill(simulate: Simulate) -> None:
     case = scenarios.short_behind_huge_prefill()
-    assert measured(case, "fcfs") > 10.0
-    assert measured(case, "slo") < 0.5
+    assert measured(simulate, case, "fcfs") > 10.0
+    assert measured(simulate, case, "slo") < 0.5
 
 
-def test_5_a_long_prefill_leaves_decodes_their_rate() -> None:
+def test_5_a_long_prefill_leaves_decodes_their_rate(simulate: Simulate) -> None:
     case = scenarios.decodes_beside_long_prefill()
-    assert measured(case, "fcfs") > 0.05
-    assert measured(case, "slo") <= 0.05
+    assert measured(simulate, case, "fcfs") > 0.05
+    assert measured(simulate, case, "slo") <= 0.05
 
 
-def test_6_one_greedy_tenant_against_nine_polite_ones() -> None:
+def test_6_one_greedy_tenant_against_nine_polite_ones(simulate: Simulate) -> None:
     case = scenarios.greedy_among_polite()
-    assert measured(case, "fcfs") > 40
-    assert measured(case, "vtc") <= 5
-    assert measured(case, "slo") <= 5
+    assert measured(simulate, case, "fcfs") > 40
+    assert measured(simulate, case, "vtc") <= 5
+    assert measured(simulate, case, "slo") <= 5
 
 
-def test_7_goodput_stays_flat_in_overload() -> None:
+def test_7_goodput_stays_flat_in_overload(simulate: Simulate) -> None:
     def goodput(policy: str, factor: float) -> float:
         case = scenarios.overload(factor)
-        return replay(policy, case.arrivals, case.setup).goodput_rps
+        return simulate(policy, case.arrivals, case.setup).goodput_rps
 
     knee = goodput("slo", 1.0)
     assert goodput("slo", 1.5) > 0.95 * knee
     assert goodput("slo", 3.0) > 0.95 * knee
 
 
-def test_8_a_burst_of_632_requests_in_a_minute_after_silence() -> None:
+def test_8_a_burst_of_632_requests_in_a_minute_after_silence(simulate: Simulate) -> None:
     case = scenarios.burst_after_silence(list(read_trace("azure-code")))
     assert len(case.arrivals) == 632
-    assert 3 * measured(case, "slo") < 2 * measured(case, "fcfs")
+    assert 3 * measured(simulate, case, "slo") < 2 * measured(simulate, case, "fcfs")
 
 
-def test_promises_too_tight_for_the_machine_do_not_stop_prefill() -> None:
+def test_promises_too_tight_for_the_machine_do_not_stop_prefill(simulate: Simulate) -> None:
     """Found on a busy laptop: steps took longer than the promised time per token, so prefill went at 16 tokens a step."""
     slow = Machine(0.03, 0.15, 2e-3, 1e-6, 0.0, 50_000, "a busy laptop")
     arrivals = poisson(40, 1.2, num_prompt=150, num_output=25)
     tight = tuple(replace_struct(one, tpot_s=one.tpot_s and 0.25) for one in BUILT_IN)
     setup = Setup(slow, ServiceClasses(tight), max_num_running=32, max_step_tokens=512)
-    spent = {policy: replay(policy, arrivals, setup).virtual_s for policy in ("fcfs", "slo")}
+    spent = {policy: simulate(policy, arrivals, setup).virtual_s for policy in ("fcfs", "slo")}
     assert spent["slo"] < 1.3 * spent["fcfs"]
 
 
-def test_9_a_never_fitting_request_is_refused_and_holds_nobody_up() -> None:
+def test_9_a_never_fitting_request_is_refused_and_holds_nobody_up(simulate: Simulate) -> None:
     case = scenarios.never_fitting_in_the_middle()
-    done = replay("slo", case.arrivals, case.setup)
+    done = simulate("slo", case.arrivals, case.setup)
     ((refused, error),) = done.refused
     assert refused.request_id == "never" and isinstance(error, ContextLengthError)
     assert sorted(one.arrival.request_id for one in done.ended) == ["before", "behind"]
     assert case.measure(done) < 0.05
 
 
-def test_10_clients_that_lie_about_length_or_priority_gain_nothing() -> None:
+def test_10_clients_that_lie_about_length_or_priority_gain_nothing(simulate: Simulate) -> None:
     case = scenarios.liars_among_honest()
-    assert measured(case, "slo") == pytest.approx(1.0, abs=0.15)
-    assert measured(case, "priority") > 2.0
+    assert measured(simulate, case, "slo") == pytest.approx(1.0, abs=0.15)
+    assert measured(simulate, case, "priority") > 2.0
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

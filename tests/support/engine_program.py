@@ -24,7 +24,7 @@ from octavo.executor.fake import FakeExecutor
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
-from octavo.types import EngineInfo, Plan, StepResult
+from octavo.types import EngineInfo, Plan, Step
 
 RAISE, HANG, DIE, GARBAGE = 101, 102, 103, 104  # first prompt tokens
 VOCAB_SIZE = 512
@@ -33,11 +33,11 @@ VOCAB_SIZE = 512
 class UnreliableExecutor(FakeExecutor):
     """Does what the first token of a prompt says, in the step that starts it."""
 
-    def run(self, plan: Plan) -> StepResult:
+    def launch(self, plan: Plan) -> Step:
         for planned in plan.requests:
-            if planned.start == 0:
-                self._obey(planned.request.token_ids[0])
-        return super().run(plan)
+            if planned.new is not None and planned.start == 0:
+                self._obey(planned.new.token_ids[0])
+        return super().launch(plan)
 
     def _obey(self, token_id: int) -> None:
         if token_id == RAISE:

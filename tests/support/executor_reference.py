@@ -6,28 +6,11 @@ import math
 
 import numpy as np
 
-from octavo.types import Request, SamplingParams
+from octavo.executor.requests import RequestState
+from octavo.types import SamplingParams
 
 
-def new_request(
-    name: str,
-    tokens: list[int],
-    num_prompt: int | None = None,
-    stop_ids: frozenset[int] = frozenset(),
-    **params: object,
-) -> Request:
-    return Request(
-        request_id=name,
-        token_ids=list(tokens),
-        num_prompt_tokens=len(tokens) if num_prompt is None else num_prompt,
-        params=SamplingParams(**params),  # type: ignore[arg-type]
-        max_tokens=1000,
-        stop_ids=stop_ids,
-        arrival_s=0.0,
-    )
-
-
-def edited_logits(logits: list[float], request: Request) -> list[float]:
+def edited_logits(logits: list[float], request: RequestState) -> list[float]:
     """After logit_bias, the min_tokens mask and the penalties."""
     p, out = request.params, list(logits)
     for token, bias in (p.logit_bias or {}).items():
@@ -37,9 +20,9 @@ def edited_logits(logits: list[float], request: Request) -> list[float]:
             out[token] = -math.inf
     for token in set(request.token_ids):
         out[token] = out[token] / p.repetition_penalty if out[token] > 0 else out[token] * p.repetition_penalty
-    for token in request.output_token_ids:
+    for token in request.token_ids[request.num_prompt_tokens :]:
         out[token] -= p.frequency_penalty
-    for token in set(request.output_token_ids):
+    for token in set(request.token_ids[request.num_prompt_tokens :]):
         out[token] -= p.presence_penalty
     return out
 

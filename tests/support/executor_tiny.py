@@ -82,13 +82,19 @@ def run(
     running: int = 16,
 ) -> Run:
     """Run ``requests`` to their end with ``cache`` = (num_blocks, block_size), prefix cache on; check after every step."""
-    scheduler = Scheduler(make_policy("fcfs"), KVCache(*cache), max_num_running=running, max_step_tokens=budget)
+    scheduler = Scheduler(
+        make_policy("fcfs"),
+        KVCache(*cache),
+        max_num_running=running,
+        max_step_tokens=budget,
+        draft_limits=executor.draft_limits,
+    )
     for request in requests:
         scheduler.add(request, 0.0)
     result = Run()
     while scheduler.has_work:
         plan = scheduler.plan(0.0)
-        events = scheduler.commit(plan, executor.run(plan), 0.0)
+        events = scheduler.commit(plan, executor.launch(plan).result(), 0.0)
         scheduler.check()
         result.num_preempted += len(plan.preempted)
         result.max_batch = max(result.max_batch, len(plan.requests))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
-from octavo.types import Plan, Request, Sample, SamplingParams, StepResult, TokenEvent
+from octavo.types import DraftLimits, Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult, TokenEvent
 
 
 def make_request(request_id: str, prompt: list[int], max_tokens: int = 4, **fields: object) -> Request:
@@ -27,9 +27,16 @@ def make_scheduler(
     max_num_running: int = 4,
     max_step_tokens: int = 16,
     prefix_cache: bool = True,
+    draft_limits: DraftLimits = DraftLimits(),  # noqa: B008 - immutable
 ) -> Scheduler:
     kv = KVCache(num_blocks, block_size, prefix_cache=prefix_cache)
-    return Scheduler(make_policy(policy), kv, max_num_running=max_num_running, max_step_tokens=max_step_tokens)
+    return Scheduler(
+        make_policy(policy),
+        kv,
+        max_num_running=max_num_running,
+        max_step_tokens=max_step_tokens,
+        draft_limits=draft_limits,
+    )
 
 
 def next_token(request: Request) -> int:
@@ -49,19 +56,30 @@ def finish_step(
     scheduler: Scheduler, plan: Plan, now: float, step_time_s: float, *, check: bool = True
 ) -> list[TokenEvent]:
     """The second half of a step that began at ``now``."""
-    samples = {p.request.request_id: Sample((next_token(p.request),)) for p in plan.requests if p.samples}
+    samples = {share.request_id: sample(scheduler, share) for share in plan.requests if share.samples}
     events = scheduler.commit(plan, StepResult(samples, step_time_s), now + step_time_s)
     if check:  # costs as much as the cache has blocks
         scheduler.check(now + step_time_s)
     return events
 
 
-def run_to_end(scheduler: Scheduler, max_steps: int = 10_000) -> dict[str, list[int]]:
+def sample(scheduler: Scheduler, share: PlannedRequest) -> Sample:
+    """What a model would sample, with all that its drafts may give (they are always right); anything for one that ended."""
+    request = scheduler._requests.get(share.request_id)
+    if request is None or len(request.token_ids) != share.start + share.num_tokens:
+        return Sample((0,))
+    copy = make_request("copy", request.token_ids)
+    for _ in range(share.num_draft_tokens + 1):
+        copy.token_ids.append(next_token(copy))
+    return Sample(tuple(copy.token_ids[len(request.token_ids) :]), num_computed=share.num_draft_tokens)
+
+
+def run_to_end(scheduler: Scheduler, max_steps: int = 10_000, step_s: float = 0.0) -> dict[str, list[int]]:
     """Output tokens by request id, of a scheduler that must come to its end."""
     outputs: dict[str, list[int]] = {}
     for step in range(max_steps):
         if not scheduler.has_work:
             return outputs
-        for event in run_step(scheduler, float(step))[1]:
+        for event in run_step(scheduler, float(step), step_s)[1]:
             outputs.setdefault(event.request_id, []).extend(event.token_ids)
     raise AssertionError(f"still at work after {max_steps} steps")

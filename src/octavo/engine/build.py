@@ -22,7 +22,7 @@ from octavo.scheduler.classes import ServiceClasses, parse_classes
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
-from octavo.types import EngineInfo
+from octavo.types import DraftLimits, EngineInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def build_engine(config: EngineConfig, name: str, path: Path | None, eos_token_i
     settings = resolution.config
     built = build_executor(settings, path)
     classes = read_classes(settings.classes)
-    scheduler = _scheduler(settings, classes)
+    scheduler = _scheduler(settings, classes, built.executor.draft_limits)
     info = EngineInfo(
         model=name,
         vocab_size=model.vocab_size,
@@ -84,7 +84,7 @@ def read_classes(path: str) -> ServiceClasses:
         raise ConfigError(f"classes {path}: {why}", param="classes") from None
 
 
-def _scheduler(settings: EngineConfig, classes: ServiceClasses) -> Scheduler:
+def _scheduler(settings: EngineConfig, classes: ServiceClasses, draft_limits: DraftLimits) -> Scheduler:
     forecast = Forecast(classes=classes.all)
     limits = TenantLimits(
         requests_per_s=settings.tenant_requests_per_s,
@@ -99,4 +99,5 @@ def _scheduler(settings: EngineConfig, classes: ServiceClasses) -> Scheduler:
         max_num_running=settings.max_num_running,
         max_step_tokens=settings.max_step_tokens,
         admission=Admission(forecast, limits, classes.all, kv_tokens=kv_tokens),
+        draft_limits=draft_limits,
     )

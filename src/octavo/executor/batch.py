@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 from octavo.executor.flat import flatten
+from octavo.executor.requests import Row
 from octavo.kernels.paged_attention.batch import AttentionBatch
 from octavo.models.batch import ModelBatch
-from octavo.types import PlannedRequest
 
 
-def decodes_first(requests: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
+def decodes_first(requests: Sequence[Row]) -> tuple[Row, ...]:
     """The same requests, those with one token first, otherwise in their order: what the attention contract wants."""
-    return tuple(sorted(requests, key=lambda planned: planned.num_tokens > 1))
+    return tuple(sorted(requests, key=lambda row: row.num_tokens > 1))
 
 
-def build_batch(requests: Sequence[PlannedRequest], block_size: int, device: torch.device) -> ModelBatch:
+def build_batch(requests: Sequence[Row], block_size: int, device: torch.device) -> ModelBatch:
     """Requests (ordered by ``decodes_first``, at least one) as one ragged batch on ``device``. Raises as ``flatten``."""
     flat = flatten(requests, block_size).arrays()
     lens = np.diff(flat.query_starts)

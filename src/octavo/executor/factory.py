@@ -44,7 +44,10 @@ def build_executor(config: EngineConfig, model_path: Path | None) -> BuiltExecut
 
 
 def _build_fake(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:
-    return BuiltExecutor(FakeExecutor(FAKE_VOCAB_SIZE, config.fake_step_ms / 1000, block_size=config.block_size))
+    step_time_s, max_in_flight = config.fake_step_ms / 1000, config.fake_steps_in_flight
+    return BuiltExecutor(
+        FakeExecutor(FAKE_VOCAB_SIZE, step_time_s, block_size=config.block_size, max_in_flight=max_in_flight)
+    )
 
 
 def _build_torch(config: EngineConfig, model_path: Path | None) -> BuiltExecutor:

@@ -1,4 +1,4 @@
-"""Plan -> flat integers: which rows does one step compute, where do they stand, and where do their keys and values live?
+"""The rows of one step as flat integers: token ids, positions, block tables, rows whose logits are wanted.
 
 Plain lists and one ``array``: a decode step has a few dozen of these integers, and every numpy call on arrays that small costs
 microseconds, most of all right after a step has swept the processor's caches.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.types import PlannedRequest
+from octavo.executor.requests import Row
 
 Int32s = NDArray[np.int32]
 Draft = tuple[int, ...]
@@ -56,8 +56,8 @@ class FlatArrays:
     logit_rows: Int32s
 
 
-def flatten(requests: Sequence[PlannedRequest], block_size: int, drafts: Sequence[Draft] | None = None) -> FlatBatch:
-    """Flatten at least one request. ``drafts``: tokens to compute after each request's own, to see whether they are right.
+def flatten(requests: Sequence[Row], block_size: int, drafts: Sequence[Draft] | None = None) -> FlatBatch:
+    """Flatten at least one request's rows. ``drafts``: tokens to compute after each request's own, to see whether they are right.
 
     Raises ``ValueError`` if a request computes no tokens, more than it knows, or has too few blocks for them.
     """
@@ -67,8 +67,8 @@ def flatten(requests: Sequence[PlannedRequest], block_size: int, drafts: Sequenc
     context_lens: list[int] = []
     logit_rows: list[int] = []
     tables: list[Sequence[int]] = []
-    for index, (request, start, num_tokens, block_ids, samples) in enumerate(requests):
-        draft = drafts[index] if drafts else ()
+    for index, (request, start, num_tokens, samples, _) in enumerate(requests):
+        block_ids, draft = request.block_ids, drafts[index] if drafts else ()
         end = start + num_tokens
         context = end + len(draft)
         num_blocks = -(-context // block_size)
@@ -93,10 +93,10 @@ def flatten(requests: Sequence[PlannedRequest], block_size: int, drafts: Sequenc
     return FlatBatch(ints, len(token_ids), len(tables), width, len(logit_rows))
 
 
-def _wrong(planned: PlannedRequest, num_blocks: int) -> str:
-    request, start, num_tokens, block_ids, _ = planned
-    if num_blocks > len(block_ids):
-        return f"request {request.request_id} needs {num_blocks} blocks, its table has {len(block_ids)}"
+def _wrong(row: Row, num_blocks: int) -> str:
+    request, start, num_tokens, _, _ = row
+    if num_blocks > len(request.block_ids):
+        return f"request {request.request_id} needs {num_blocks} blocks, its table has {len(request.block_ids)}"
     return (
         "a plan computes at least one known token of each request, got "
         f"{request.request_id}: {num_tokens} from {start} of {len(request.token_ids)}"

@@ -9,8 +9,9 @@ from octavo.executor.flat import flatten
 from octavo.executor.isolation import run_isolated
 from octavo.executor.native_sampling import NativeSampler
 from octavo.executor.native_step import NativeStep
-from octavo.executor.prompt_lookup import PromptLookup
-from octavo.types import Plan, PlannedRequest, Request, Sample, SamplingParams, StepResult
+from octavo.executor.prompt_lookup import MAX_ROWS, PromptLookup
+from octavo.executor.requests import FinishedStep, RequestState, RequestStates, Row
+from octavo.types import DraftLimits, Plan, Sample, SamplingParams, Step, StepResult
 
 
 class NativeExecutor:
@@ -19,35 +20,41 @@ class NativeExecutor:
     ``num_draft_tokens``: how many tokens prompt lookup may propose for a request in a step; 0: none.
     """
 
+    max_in_flight = 1
+
     def __init__(self, step: NativeStep, block_size: int, num_draft_tokens: int = 0) -> None:
         self._native_step, self._block_size = step, block_size
         self._sampler = NativeSampler(step, step.vocab_size)
-        self._lookup = PromptLookup(num_draft_tokens, block_size) if num_draft_tokens else None
+        self._states = RequestStates()
+        self._lookup = PromptLookup() if num_draft_tokens else None
+        self.draft_limits = DraftLimits(num_draft_tokens, MAX_ROWS)
 
-    def run(self, plan: Plan) -> StepResult:
+    def launch(self, plan: Plan) -> Step:
+        """Computes the step at once."""
         started_s = time.perf_counter()
-        samples = run_isolated(self._step, plan.requests) if plan.requests else {}
+        samples = run_isolated(self._step, self._states.rows(plan))
+        self._states.sampled(samples)
         elapsed_s = time.perf_counter() - started_s
         if self._lookup is None:
-            return StepResult(samples, elapsed_s)
+            return FinishedStep(StepResult(samples, elapsed_s))
         num_accepted = sum(sample.num_computed for sample in samples.values())
-        return StepResult(samples, elapsed_s, self._lookup.num_drafted, num_accepted)
+        return FinishedStep(StepResult(samples, elapsed_s, self._lookup.num_drafted, num_accepted))
 
     def warm_up(self) -> None:
         """Read every weight once. Overwrites block 0: call before serving."""
-        request = Request("warm-up", [0, 0], 2, SamplingParams(temperature=0.0), 1, frozenset(), 0.0)
-        self._step([PlannedRequest(request, 0, 2, [0], samples=True)])
+        request = RequestState("warm-up", [0, 0], 2, SamplingParams(temperature=0.0), 1, block_ids=[0, 0])
+        self._step([Row(request, 0, 2, samples=True)])
 
     def close(self) -> None:
         """The executor cannot run any more."""
         self._native_step.close()
 
-    def _step(self, requests: Sequence[PlannedRequest]) -> dict[str, Sample]:
+    def _step(self, requests: Sequence[Row]) -> dict[str, Sample]:
         drafts = self._lookup.drafts(requests) if self._lookup else None
         result = self._native_step.forward(flatten(requests, self._block_size, drafts))
-        wanted = [planned.request for planned in requests if planned.samples]
+        wanted = [row.request for row in requests if row.samples]
         if not wanted:
             return {}
         if drafts is None:
             return self._sampler.sample(result, wanted)
-        return self._sampler.sample(result, wanted, [d for p, d in zip(requests, drafts, strict=True) if p.samples])
+        return self._sampler.sample(result, wanted, [d for row, d in zip(requests, drafts, strict=True) if row.samples])

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.executor.native_step import NativeStep, StepLogits
+from octavo.executor.requests import RequestState
 from octavo.executor.sampling.edits import edit
 from octavo.executor.sampling.history import History
 from octavo.executor.sampling.logprobs import token_logprobs
 from octavo.executor.sampling.parameters import GREEDY_BELOW, SamplingBatch, is_unedited, unsound
 from octavo.executor.sampling.uniform import request_seed, uniform
 from octavo.kernels.native.structs import SAMPLING_ROW
-from octavo.types import Request, Sample
+from octavo.types import Sample
 
 NO_TOP_K = 2**31 - 1
 
@@ -31,7 +32,7 @@ class NativeSampler:
         self._history = History()
 
     def sample(
-        self, result: StepLogits, requests: Sequence[Request], drafts: Sequence[tuple[int, ...]] | None = None
+        self, result: StepLogits, requests: Sequence[RequestState], drafts: Sequence[tuple[int, ...]] | None = None
     ) -> dict[str, Sample]:
         """The first row of ``result`` belongs to ``requests[0]``, then one to each token of its draft, and so on.
 
@@ -51,7 +52,7 @@ class NativeSampler:
             row += len(draft) + 1
         return samples | self._edited(result, rest) if rest else samples
 
-    def _tokens(self, result: StepLogits, owners: Sequence[tuple[Request, int]]) -> list[int]:
+    def _tokens(self, result: StepLogits, owners: Sequence[tuple[RequestState, int]]) -> list[int]:
         """The largest of each row, or one that is drawn; -1 where there is none."""
         drawn = [
             row
@@ -65,7 +66,7 @@ class NativeSampler:
                 tokens[row] = token
         return tokens
 
-    def _edited(self, result: StepLogits, rest: Sequence[tuple[int, Request]]) -> dict[str, Sample]:
+    def _edited(self, result: StepLogits, rest: Sequence[tuple[int, RequestState]]) -> dict[str, Sample]:
         """Also for rows without a sound token: its messages say what is wrong with them."""
         rows = [row for row, _ in rest]
         batch = SamplingBatch.from_requests([request for _, request in rest])
@@ -108,7 +109,7 @@ def verified(tokens: Sequence[int], draft: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-def _rows(rows: list[int], owners: Sequence[tuple[Request, int]]) -> NDArray[np.void]:
+def _rows(rows: list[int], owners: Sequence[tuple[RequestState, int]]) -> NDArray[np.void]:
     made = np.empty(len(rows), SAMPLING_ROW)
     made["row"] = rows
     seeds = np.array([request_seed(request) for request, _ in owners], dtype=np.uint64)

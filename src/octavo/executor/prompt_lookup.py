@@ -1,7 +1,8 @@
-"""Prompt-lookup drafts: what followed the last few tokens when they stood in the text before, will probably follow again.
+"""Prompt-lookup drafts for speculative decoding: what followed the last few tokens when they occurred before.
 
 Saxena, "Prompt Lookup Decoding" (2023). The step that verifies a draft computes the row of its every token beside the row that is
-due anyway. Up to ``MAX_ROWS`` rows cost a memory-bound step about as much as one, so drafts are made only while a step has fewer.
+due anyway. Up to ``MAX_ROWS`` rows cost a memory-bound step about as much as one, so the scheduler allows drafts only while a
+step has fewer.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from octavo.executor.requests import RequestState, Row
 from octavo.executor.sampling.parameters import is_unedited
-from octavo.types import PlannedRequest, Request
 
 MAX_ROWS = 6
 LONGEST_MATCH, SHORTEST_MATCH = 4, 2
@@ -22,33 +23,23 @@ Draft = tuple[int, ...]
 class PromptLookup:
     """Drafts for the requests of a step. Holds the texts of the requests that it saw last, and nothing else."""
 
-    def __init__(self, num_tokens: int, block_size: int) -> None:
-        self._num_tokens, self._block_size = num_tokens, block_size
+    def __init__(self) -> None:
         self._texts: dict[str, array[int]] = {}
         self.num_drafted = 0  # in the last step
 
-    def drafts(self, requests: Sequence[PlannedRequest]) -> list[Draft]:
-        """One draft a request, empty where there is nothing to verify it with, or nothing to draft."""
-        self.num_drafted = 0
-        sampling = sum(planned.samples for planned in requests)
-        spare = MAX_ROWS - sum(planned.num_tokens for planned in requests)
-        if not sampling or spare < sampling:
-            self._texts.clear()
-            return [()] * len(requests)
-        most = min(self._num_tokens, spare // sampling)
+    def drafts(self, rows: Sequence[Row]) -> list[Draft]:
+        """One draft a row, as long as the plan allows; empty where nothing may be drafted, or nothing is found."""
         before, self._texts = self._texts, {}
-        drafts = [self._draft(planned, most, before) for planned in requests]
+        drafts = [self._draft(row, before) for row in rows]
         self.num_drafted = sum(map(len, drafts))
         return drafts
 
-    def _draft(self, planned: PlannedRequest, most: int, before: dict[str, array[int]]) -> Draft:
-        request = planned.request
-        if not planned.samples or not is_unedited(request):
+    def _draft(self, row: Row, before: dict[str, array[int]]) -> Draft:
+        request = row.request
+        if not row.num_draft_tokens or not is_unedited(request):
             return ()
-        room = len(planned.block_ids) * self._block_size - planned.start - planned.num_tokens
-        left = request.max_tokens - request.num_output_tokens - 1  # the last token needs no draft after it
         text = self._texts[request.request_id] = _extended(before.get(request.request_id), request)
-        return follow_up(text, min(most, room, left))
+        return follow_up(text, row.num_draft_tokens)
 
 
 def follow_up(text: array[int], num_tokens: int) -> Draft:
@@ -73,7 +64,7 @@ def _last_place(data: bytes, end: bytes) -> int:
     return -1
 
 
-def _extended(text: array[int] | None, request: Request) -> array[int]:
+def _extended(text: array[int] | None, request: RequestState) -> array[int]:
     """The request's tokens; ``text`` holds some of the first ones already."""
     if text is None:
         return array("i", request.token_ids)

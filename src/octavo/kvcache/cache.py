@@ -28,7 +28,7 @@ class KVCache:
     """Block tables over a ``BlockPool`` with a ``PrefixIndex``.
 
     ``start`` gives a request its table (with the cached blocks of its prefix), ``extend`` grows it, ``commit`` offers its
-    computed full blocks to others, ``release`` takes it all back.
+    computed full blocks to others, ``release`` takes it all back; ``retire`` does so once the steps in flight are done.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool = True) -> None:
@@ -39,6 +39,8 @@ class KVCache:
         self.tables: dict[str, list[int]] = {}  # by request id; others only read them
         self._num_indexed: dict[str, int] = {}  # leading blocks that are in the index, or duplicates of indexed ones
         self._digests: dict[str, _Digests] = {}
+        self._retiring: dict[int, list[int]] = {}  # step in flight -> blocks that it may still write
+        self.num_retiring_blocks = 0
 
     @property
     def num_blocks(self) -> int:
@@ -122,13 +124,30 @@ class KVCache:
         self._num_indexed[request.request_id] = num_full
 
     def release(self, request_id: str) -> None:
-        """Take back whatever the request holds (nothing, if it never started). Last block first: tails are evicted first."""
+        """Take back whatever the request holds (nothing, if it never started)."""
+        self._free(self._take_table(request_id))
+
+    def retire(self, request_id: str, step: int) -> None:
+        """Take back the request's table, but free its blocks only with ``free_retired(step)``: that step may write to them."""
+        table = self._take_table(request_id)
+        self._retiring.setdefault(step, []).extend(table)
+        self.num_retiring_blocks += len(table)
+
+    def free_retired(self, step: int) -> None:
+        """``step`` is done, and all before it."""
+        if step in self._retiring:
+            blocks = self._retiring.pop(step)
+            self.num_retiring_blocks -= len(blocks)
+            self._free(blocks)
+
+    def _take_table(self, request_id: str) -> list[int]:
         self._digests.pop(request_id, None)
-        table = self.tables.pop(request_id, None)
-        if table is None:
-            return
-        del self._num_indexed[request_id]
-        for block in reversed(table):
+        self._num_indexed.pop(request_id, None)
+        return self.tables.pop(request_id, [])
+
+    def _free(self, blocks: list[int]) -> None:
+        """Last block first: tails are evicted first."""
+        for block in reversed(blocks):
             self._pool.release(block, keep=self._index.holds(block))
 
     def drop_cached(self) -> int:
@@ -158,6 +177,10 @@ class KVCache:
             assert len(set(table)) == len(table), f"{request_id} holds a block twice: {table}"
             assert self._num_indexed[request_id] <= len(table), f"{request_id} indexed more blocks than it has"
             held.update(table)
+        for blocks in self._retiring.values():
+            held.update(blocks)
+        retiring = sum(map(len, self._retiring.values()))
+        assert self.num_retiring_blocks == retiring, f"{self.num_retiring_blocks} retiring blocks, counted {retiring}"
         numbers = {"total": self.num_blocks, "held": len(held), "plain": len(plain), "cached": len(cached)}
         assert numbers["held"] + numbers["plain"] + numbers["cached"] == numbers["total"], (
             f"blocks lost or doubled: {numbers}"

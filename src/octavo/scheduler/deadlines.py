@@ -39,7 +39,7 @@ def next_token_due(request: Request) -> float:
         return math.inf if ttft_s is None else request.arrival_s + ttft_s
     if tpot_s is None or (ttft_s is not None and first_s > request.arrival_s + ttft_s):
         return math.inf
-    return first_s + (len(request.token_ids) - request.num_prompt_tokens) * tpot_s
+    return first_s + (request.num_expected_tokens - request.num_prompt_tokens) * tpot_s
 
 
 def time_left(decodes: Sequence[Request], forecast: Forecast, now: float) -> float:
@@ -57,7 +57,7 @@ def time_left(decodes: Sequence[Request], forecast: Forecast, now: float) -> flo
         tpot_s = request.service_class.tpot_s or 0.0
         if due - now < CATCH_UP * tpot_s:
             if fastest_s is None:
-                load = StepLoad(0, len(decodes), sum(one.num_computed_tokens for one in decodes))
+                load = StepLoad(0, len(decodes), sum(one.num_planned_tokens for one in decodes))
                 fastest_s = (1.0 + PREFILL_SHARE) * forecast.step_time.seconds(load)
             if not can_keep_tpot(request, forecast, fastest_s, now):
                 continue

@@ -1,8 +1,32 @@
-"""Effect of a step's sampled tokens on a request: tokens accepted, finish reason, timings."""
+"""Effect of a step's sampled tokens on a request: tokens accepted, finish reason, event, timings."""
 
 from __future__ import annotations
 
-from octavo.types import FinishReason, Request, RequestTimings
+import msgspec
+
+from octavo.types import FinishReason, Request, RequestTimings, Sample, TokenEvent
+
+
+def advance(request: Request, sample: Sample, now: float) -> TokenEvent:
+    """Append what counts of the sampled tokens. With ``finish_reason`` if the request ends with them; the first event has
+    timings."""
+    accepted, reason, stop = accept(request, sample.token_ids)
+    request.token_ids += accepted
+    request.last_token_s = now
+    event = TokenEvent(
+        request_id=request.request_id,
+        token_ids=accepted,
+        time_s=now,
+        finish_reason=reason,
+        stop_reason=stop,
+        num_cached_tokens=request.num_cached_tokens,
+    )
+    if sample.logprobs is not None:
+        event = msgspec.structs.replace(event, logprobs=sample.logprobs[: len(accepted)])
+    if request.first_token_s is None:
+        request.first_token_s = now
+        event = msgspec.structs.replace(event, timings=timings(request, now))
+    return event
 
 
 def accept(request: Request, token_ids: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None, int | None]:

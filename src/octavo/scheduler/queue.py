@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
+from octavo.kvcache.cache import KVCache
 from octavo.scheduler.policy import Policy, Rank
 from octavo.types import Request
 
@@ -56,14 +57,19 @@ class RunningRequests:
         return (request for _, request in self._entries)
 
     def split(self) -> tuple[list[Request], list[Request]]:
-        """Those with one token to compute, and those with more, each in order."""
+        """Those with one token to compute, and those with more, each in order. One whose known tokens are all planned for
+        goes on with the token that the step in flight samples, unless that is its last or it may turn out to be several."""
         decodes: list[Request] = []
         prefills: list[Request] = []
         for _, request in self._entries:
-            if len(request.token_ids) - request.num_computed_tokens == 1:
-                decodes.append(request)
-            else:
+            planned = request.num_planned_tokens
+            left = len(request.token_ids) - planned
+            if left > 1:
                 prefills.append(request)
+            elif left == 1 or (
+                not request.is_drafting and planned + 1 < request.num_prompt_tokens + request.max_tokens
+            ):
+                decodes.append(request)
         return decodes, prefills
 
     def backwards(self, behind: Rank = ()) -> Iterator[Request]:
@@ -86,6 +92,14 @@ class RunningRequests:
             rank = self._policy.rank
             self._entries = [(rank(request, now), request) for _, request in self._entries]
             self._entries.sort(key=_rank)
+
+    def check(self, kv: KVCache) -> None:
+        """AssertionError if one has nothing left to compute, or no room for what is planned."""
+        for _, request in self._entries:
+            name, table = request.request_id, kv.block_table(request.request_id)
+            assert request.num_computed_tokens < len(request.token_ids), f"{name} has nothing left to compute"
+            assert len(table) * kv.block_size >= request.num_planned_tokens, f"{name} outgrew its table"
+            assert request.num_sent_blocks <= len(table), f"{name}: more blocks sent than it has"
 
 
 class WaitingRequests:

@@ -1,12 +1,13 @@
-"""WHO runs next and how many tokens each: continuous batching with chunked prefill under a token budget.
+"""Scheduler: continuous batching with chunked prefill under a token budget, preemption, steps in flight.
 
 ``plan`` decides, ``commit`` records what the executor did. Both are pure bookkeeping: no torch, no clock, no I/O. Every
-request that ``add`` accepts ends in exactly one terminal event.
+request that ``add`` accepts ends in exactly one terminal event. A step may be planned before the one before it is committed: it
+goes on where that one will leave off. What it computes for a request that turns out to have ended is thrown away, whose blocks
+are free only then. A request in flight is never preempted: it is left out of one step first.
 
-Why this always makes progress, whatever the policy does: a request is preempted at most ``max_preemptions`` times.
-After the last one it is *pinned*: it waits before everybody who is not, in order of arrival; when it starts it gets the
-blocks of its longest possible end at once, so it never asks for more; and nobody takes its place. ``check_fits`` made
-sure that the cache can hold it alone, so it gets them, runs and ends.
+Why this always makes progress, whatever the policy does: a request is preempted at most ``MAX_PREEMPTIONS`` times. After the last
+one it is *pinned*: it waits before everybody who is not, in order of arrival; when it starts it gets the blocks of its longest
+possible end at once; and nobody takes its place. ``check_fits`` made sure that the cache can hold it alone, so it runs and ends.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import msgspec
 from octavo.errors import ConfigError, InvalidRequestError
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.admission import Admission, TenantLimits
-from octavo.scheduler.draft import Draft, share_of
-from octavo.scheduler.outcome import accept, timings
+from octavo.scheduler.drafts import allow_drafts
+from octavo.scheduler.in_flight import StepsInFlight
+from octavo.scheduler.outcome import advance, timings
+from octavo.scheduler.plan_builder import PlanBuilder, share_of, unsent_blocks
 from octavo.scheduler.policy import Policy
 from octavo.scheduler.queue import RunningRequests, WaitingRequests
-from octavo.scheduler.step_time import load_of
 from octavo.scheduler.totals import Totals
 from octavo.types import (
+    DraftLimits,
     EngineStats,
     FinishReason,
     Plan,
@@ -45,8 +48,8 @@ class Scheduler:
         *,
         max_num_running: int,
         max_step_tokens: int,
-        max_preemptions: int = MAX_PREEMPTIONS,
         admission: Admission | None = None,
+        draft_limits: DraftLimits = DraftLimits(),  # noqa: B008 - immutable
     ) -> None:
         if max_step_tokens < max_num_running:
             raise ConfigError(
@@ -58,7 +61,6 @@ class Scheduler:
         self.policy = policy
         self.max_num_running = max_num_running
         self.max_step_tokens = max_step_tokens
-        self.max_preemptions = max_preemptions
         policy.forecast.kv_tokens = kv.num_blocks * kv.block_size
         self.admission = admission or Admission(
             policy.forecast, TenantLimits(), policy.forecast.classes, kv_tokens=policy.forecast.kv_tokens
@@ -66,7 +68,10 @@ class Scheduler:
         policy.forecast.cached_tokens = lambda request: len(kv.match(request)) * kv.block_size
         self._requests: dict[str, Request] = {}
         self._running = RunningRequests(policy)
-        self._waiting = WaitingRequests(policy, max_preemptions)
+        self._waiting = WaitingRequests(policy, MAX_PREEMPTIONS)
+        self._draft_limits = draft_limits
+        self._in_flight = StepsInFlight(policy.forecast.step_time)
+        self._forgotten: list[str] = []  # known to the executor, and gone
         self._num_added = 0
         self._totals = Totals()
 
@@ -112,96 +117,109 @@ class Scheduler:
     def plan(self, now: float) -> Plan:
         """Who computes which tokens in the next step. Decodes come first, so a long prefill never stalls them."""
         self._totals.total_steps += 1
+        planned_s, now = now, self._in_flight.start_s(now)  # policies look at the moment in which the step begins
         self._running.refresh(now)
         decodes, prefills = self._running.split()
         wanted = self.policy.token_budget(decodes, prefills, self.max_step_tokens, now)
         budget = min(max(wanted, len(decodes), 1), self.max_step_tokens)
-        draft = Draft(now, budget)
-        self._plan_decodes(draft, decodes)
+        builder = PlanBuilder(planned_s, now, budget)
+        self._plan_decodes(builder, decodes)
         for prefill in prefills:  # one that waits and ranks before it is not held up by it, however long it is
-            self._plan_waiting(draft, before=prefill)
-            self._plan_prefill(draft, prefill)
-        self._plan_waiting(draft)
-        return draft.plan(self._totals.total_steps, budget - draft.budget)
+            self._plan_waiting(builder, before=prefill)
+            self._plan_prefill(builder, prefill)
+        self._plan_waiting(builder)
+        num_tokens = budget - builder.budget
+        if self._draft_limits.num_tokens:
+            sampling = [self._requests[share.request_id] for share in builder.planned.values() if share.samples]
+            allow_drafts(builder, sampling, self.kv, self._draft_limits)
+        return self._launched(builder, num_tokens)
 
-    def _plan_decodes(self, draft: Draft, decodes: list[Request]) -> None:
+    def _launched(self, builder: PlanBuilder, num_tokens: int) -> Plan:
+        if not builder.planned:
+            return Plan(self._totals.total_steps, (), preempted=tuple(builder.preempted))
+        plan = builder.plan(self._totals.total_steps, num_tokens, tuple(self._forgotten))
+        self._forgotten = []
+        self._in_flight.add(plan, [self._requests[share[0]] for share in plan.requests], builder.planned_s)
+        return plan
+
+    def _plan_decodes(self, builder: PlanBuilder, decodes: list[Request]) -> None:
         """One token each, which the budget always has. Written for hundreds of them."""
-        tables, block_size, planned, preempted = self.kv.tables, self.kv.block_size, draft.planned, draft.preempted
+        tables, block_size, planned, gave_way = self.kv.tables, self.kv.block_size, builder.planned, builder.gave_way
         for request in decodes:
-            request_id, start = request.request_id, request.num_computed_tokens
-            if request_id in preempted:
-                continue  # gave way to one before it
+            request_id, start = request.request_id, request.num_planned_tokens
+            if request_id in gave_way:
+                continue  # to one before it
             table = tables[request_id]
-            if start < len(table) * block_size or self._make_room(draft, request, start + 1):
-                draft.budget -= 1
-                planned[request_id] = share_of((request, start, 1, table, True))
+            if start < len(table) * block_size or self._make_room(builder, request, start + 1):
+                builder.budget -= 1
+                request.num_planned_tokens = start + 1
+                blocks = () if len(table) == request.num_sent_blocks else unsent_blocks(request, table)
+                planned[request_id] = share_of((request_id, start, 1, True, blocks, 0, None))
 
-    def _plan_prefill(self, draft: Draft, request: Request) -> None:
-        if draft.budget <= 0 or request.request_id in draft.preempted:
+    def _plan_prefill(self, builder: PlanBuilder, request: Request) -> None:
+        if builder.budget <= 0 or request.request_id in builder.gave_way:
             return
-        start = request.num_computed_tokens
-        num_tokens = min(len(request.token_ids) - start, draft.budget)
+        start = request.num_planned_tokens
+        num_tokens = min(len(request.token_ids) - start, builder.budget)
         has_room = start + num_tokens <= len(self.kv.block_table(request.request_id)) * self.kv.block_size
-        if has_room or self._make_room(draft, request, start + num_tokens):
-            draft.put(request, num_tokens, self.kv.block_table(request.request_id))
+        if has_room or self._make_room(builder, request, start + num_tokens):
+            builder.put(request, num_tokens, self.kv.block_table(request.request_id))
 
-    def _make_room(self, draft: Draft, request: Request, num_tokens: int) -> bool:
-        """Extend the request's table, preempting from the back of the ranks; False if it had to give way itself."""
+    def _make_room(self, builder: PlanBuilder, request: Request, num_tokens: int) -> bool:
+        """Extend the request's table, preempting from the back of the ranks; False if it must do without in this step."""
         while not self.kv.extend(request.request_id, num_tokens):
+            if self.kv.num_retiring_blocks:
+                return False  # they will be free when the step in flight is done
             victim = next(one for one in self._running.backwards() if not self._waiting.is_pinned(one))
-            self._preempt(draft, victim)
-            if victim is request:
+            if not self._preempt(builder, victim) or victim is request:
                 return False
         return True
 
-    def _plan_waiting(self, draft: Draft, before: Request | None = None) -> None:
+    def _plan_waiting(self, builder: PlanBuilder, before: Request | None = None) -> None:
         """Start those that wait, in order; with ``before``, only those that rank before that running request."""
-        while draft.budget > 0 and not draft.blocked:
-            request = self._waiting.first(draft.now)
+        while builder.budget > 0 and not builder.is_blocked:
+            request = self._waiting.first(builder.now)
             if request is None:
                 return
-            if (
-                before is not None
-                and not self._waiting.is_pinned(request)
-                and not self._ranks_before(request, before, draft)
-            ):
+            rank, now = self.policy.rank, builder.now
+            if before is not None and not self._waiting.is_pinned(request) and rank(request, now) > rank(before, now):
                 return
             # Nobody overtakes what was preempted in this step, and starting that again at once would only thrash.
-            draft.blocked = request.request_id in draft.preempted or not self._start(draft, request)
+            builder.is_blocked = request.request_id in builder.gave_way or not self._start(builder, request)
 
-    def _start(self, draft: Draft, request: Request) -> bool:
+    def _start(self, builder: PlanBuilder, request: Request) -> bool:
         """Move the head of the queue to the running ones. It gets blocks for all its known tokens now, so that a prefill
         in chunks is never caught half-way by a later start; a pinned one gets all that it can ever need."""
         num_tokens = len(request.token_ids)
         if self._waiting.is_pinned(request):
             num_tokens = request.num_prompt_tokens + request.max_tokens
-        if len(self._running) >= self.max_num_running and not self._displace(draft, request, num_blocks=0):
+        if len(self._running) >= self.max_num_running and not self._displace(builder, request, num_blocks=0):
             return False
         matched = self.kv.match(request)
-        while not self.kv.can_start(num_tokens, matched):
-            if not self._displace(draft, request, self.kv.missing_blocks(num_tokens, matched)):
+        while (num_missing := self.kv.missing_blocks(num_tokens, matched)) > 0:
+            if num_missing <= self.kv.num_retiring_blocks or not self._displace(builder, request, num_missing):
                 return False
             matched = self.kv.match(request)
-        self._waiting.remove(request, draft.now)
+        self._waiting.remove(request, builder.now)
         self.kv.start(request, num_tokens, matched)
         num_cached = len(matched) * self.kv.block_size
-        request.num_computed_tokens = num_cached
+        request.num_computed_tokens = request.num_planned_tokens = num_cached
         if request.first_scheduled_s is None:
-            request.first_scheduled_s = draft.now
+            request.first_scheduled_s = builder.planned_s
             request.num_cached_tokens = num_cached
             self._totals.total_prompt_tokens += request.num_prompt_tokens
             self._totals.total_prefix_query_tokens += request.num_prompt_tokens
             self._totals.total_prefix_hit_tokens += num_cached
-        self.policy.started(request, draft.now)
-        self._running.add(request, draft.now)
-        num_tokens = min(len(request.token_ids) - num_cached, draft.budget)
-        draft.put(request, num_tokens, self.kv.block_table(request.request_id))
+        self.policy.started(request, builder.now)
+        self._running.add(request, builder.now)
+        num_tokens = min(len(request.token_ids) - num_cached, builder.budget)
+        builder.put(request, num_tokens, self.kv.block_table(request.request_id))
         return True
 
-    def _displace(self, draft: Draft, waiting: Request, num_blocks: int) -> bool:
+    def _displace(self, builder: PlanBuilder, waiting: Request, num_blocks: int) -> bool:
         """Preempt the last-ranked running request for a waiting one, if the policy allows it and if all that it allows
         would free ``num_blocks`` (else the sacrifice would be for nothing)."""
-        policy, now, allowed = self.policy, draft.now, 0
+        policy, now, allowed = self.policy, builder.now, 0
         victim: Request | None = None
         for running in self._running.backwards(behind=policy.rank(waiting, now)):
             if self._waiting.is_pinned(running) or not policy.may_preempt(waiting, running, now):
@@ -209,78 +227,76 @@ class Scheduler:
             victim = victim or running
             allowed += len(self.kv.block_table(running.request_id))
             if allowed >= num_blocks:
-                self._preempt(draft, victim)
-                return True
+                return self._preempt(builder, victim)
         return False
 
-    def _ranks_before(self, waiting: Request, running: Request, draft: Draft) -> bool:
-        rank = self.policy.rank
-        return bool(rank(waiting, draft.now) < rank(running, draft.now))
-
-    def _preempt(self, draft: Draft, victim: Request) -> None:
-        """Back to the queue, at the place of its rank; its blocks are freed (full ones stay in the prefix cache)."""
-        planned = draft.planned.pop(victim.request_id, None)
-        if planned is not None:
-            draft.budget += planned.num_tokens
+    def _preempt(self, builder: PlanBuilder, victim: Request) -> bool:
+        """Back to the queue, at the place of its rank; its blocks are freed (full ones stay in the prefix cache). One in
+        flight is only left out of this step: False, and the next one can preempt it."""
+        builder.take_back(victim)
+        if victim.is_in_flight:
+            return False
         self._running.remove(victim)
+        self._forget(victim)
         self.kv.release(victim.request_id)
-        victim.num_computed_tokens = 0
+        victim.num_computed_tokens = victim.num_planned_tokens = 0
         victim.num_preemptions += 1
         self._totals.total_preemptions += 1
-        draft.preempted.append(victim.request_id)
-        self._waiting.add(victim, draft.now)
+        builder.preempted.append(victim.request_id)
+        self._waiting.add(victim, builder.now)
+        return True
+
+    def _forget(self, request: Request) -> None:
+        """Its blocks are about to go, and what the executor knows of it."""
+        if request.num_sent_blocks:
+            self._forgotten.append(request.request_id)
+            request.num_sent_blocks = 0
 
     # -- commit --------------------------------------------------------------------------------------------------------
 
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[TokenEvent]:
         """Record a finished step: advance, offer full blocks to others, detect the end. Returns what clients must hear."""
+        if not plan.requests:
+            return []
+        step = self._in_flight.take(plan, now)
         block_size, present, sampled = self.kv.block_size, self._requests, result.samples
         committed = self.policy.committed
-        self.policy.forecast.step_time.observe(load_of(plan), result.step_time_s)
+        self.policy.forecast.step_time.observe(step.load.with_drafts(result.num_draft_tokens), result.step_time_s)
         events = []
-        for request, start, num_tokens, _, samples in plan.requests:
-            request_id = request.request_id
+        for share, request in zip(plan.requests, step.requests, strict=True):
+            request_id, start, num_tokens, samples, _, num_draft_tokens, _ = share
             if present.get(request_id) is not request:
-                continue  # aborted while the step ran
+                continue  # ended while the step was in flight
             sample = sampled.get(request_id)
             if sample is not None and sample.error is not None:  # even a chunk can fail: nothing of it may be kept
                 events.append(self._fail(request, sample.error, now))
                 continue
             request.num_computed_tokens = computed = start + num_tokens
+            if num_draft_tokens:
+                request.is_drafting = False
             if computed % block_size < num_tokens:  # a block became full
                 self.kv.commit(request)
             committed(request, num_tokens, len(sample.token_ids) if sample is not None else 0, now)
             if samples:
                 events.append(self._advance(request, sampled[request_id], now))
+        self.kv.free_retired(plan.step)
         self._totals.total_draft_tokens += result.num_draft_tokens
         self._totals.total_accepted_tokens += result.num_accepted_tokens
         return events
 
     def _advance(self, request: Request, sample: Sample, now: float) -> TokenEvent:
-        accepted, reason, stop = accept(request, sample.token_ids)
-        request.token_ids += accepted
-        request.last_token_s = now
-        event = TokenEvent(
-            request_id=request.request_id,
-            token_ids=accepted,
-            time_s=now,
-            num_cached_tokens=request.num_cached_tokens,
-        )
-        if sample.logprobs is not None:
-            event = msgspec.structs.replace(event, logprobs=sample.logprobs[: len(accepted)])
-        if request.first_token_s is None:
-            request.first_token_s = now
-            event = msgspec.structs.replace(event, timings=timings(request, now))
-        if reason is None:
-            if sample.num_computed:
-                self._keep_computed(request, sample.num_computed)
-            return event
-        return self._end(request, msgspec.structs.replace(event, finish_reason=reason, stop_reason=stop), now)
+        event = advance(request, sample, now)
+        if event.finish_reason is not None:
+            return self._end(request, event, now)
+        if sample.num_computed:
+            self._keep_computed(request, sample.num_computed)
+        return event
 
     def _keep_computed(self, request: Request, num_tokens: int) -> None:
         """Speculation has written the keys and values of new tokens already; the last of them always remains to be done."""
         before = request.num_computed_tokens
         request.num_computed_tokens = min(before + num_tokens, len(request.token_ids) - 1)
+        request.num_planned_tokens = request.num_computed_tokens
         if request.num_computed_tokens // self.kv.block_size > before // self.kv.block_size:
             self.kv.commit(request)
 
@@ -295,7 +311,12 @@ class Scheduler:
             self._running.remove(request)
         else:
             self._waiting.remove(request, now)
-        self.kv.release(request.request_id)
+        self._forget(request)
+        newest = self._in_flight.newest
+        if newest is not None and request.is_in_flight:
+            self.kv.retire(request.request_id, newest)
+        else:
+            self.kv.release(request.request_id)
         self.policy.ended(request, now)
         self.admission.ended(request)
         if event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH):
@@ -327,13 +348,11 @@ class Scheduler:
         assert not waiting & running, "a request waits and runs"
         assert waiting | running == self._requests.keys(), "a request is lost"
         assert len(running) <= self.max_num_running
-        assert all(one.num_preemptions <= self.max_preemptions for one in self._requests.values())
+        assert all(one.num_preemptions <= MAX_PREEMPTIONS for one in self._requests.values())
         self._waiting.check(now)
         assert not any(self.kv.holds(request_id) for request_id in waiting), "a waiting request holds blocks"
-        for request in self._running:
-            table = self.kv.block_table(request.request_id)
-            name, num_computed = request.request_id, request.num_computed_tokens
-            assert num_computed < len(request.token_ids), f"{name} has nothing left to compute"
-            assert len(table) * self.kv.block_size >= num_computed, f"{name} outgrew its table"
+        self._running.check(self.kv)
+        assert self._in_flight or not any(one.is_in_flight for one in self._running), "in flight, and no step is"
         numbers = self.kv.check()
-        assert bool(numbers["held"]) == bool(self._running), f"blocks held by nobody, or running without: {numbers}"
+        held = numbers["held"] > self.kv.num_retiring_blocks
+        assert held == bool(self._running), f"blocks held by nobody, or running without: {numbers}"

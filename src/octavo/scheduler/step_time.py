@@ -35,11 +35,15 @@ class StepLoad(NamedTuple):
     context_tokens: int = 0  # already computed tokens of the decoding requests
     attended_pairs: float = 0.0  # sum over prefill chunks of tokens x (tokens before the chunk + half the chunk)
 
+    def with_drafts(self, num_tokens: int) -> StepLoad:
+        """With a row for each drafted token."""
+        return self._replace(decode_rows=self.decode_rows + num_tokens) if num_tokens else self
+
 
 def load_of(plan: Plan) -> StepLoad:
     """What a plan computes. A chunk of one token costs what a decode costs, and counts as one."""
     prefill_tokens, context_tokens, num_rows, pairs = 0, 0, 0, 0.0
-    for _, start, num_tokens, _, _ in plan.requests:
+    for _, start, num_tokens, _, _, _, _ in plan.requests:
         if num_tokens == 1:
             num_rows += 1
             context_tokens += start

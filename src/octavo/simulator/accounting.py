@@ -23,6 +23,8 @@ class FairnessMeter:
 
     gap: float = 0.0
     _waiting: dict[str, str] = field(default_factory=dict)  # request -> tenant
+    _tenants: dict[str, str] = field(default_factory=dict)  # request -> tenant
+    _again: set[str] = field(default_factory=set)  # requests that were preempted
     _num_waiting: dict[str, int] = field(default_factory=dict)
     _service: dict[str, float] = field(default_factory=dict)
     _shared_s: dict[str, float] = field(default_factory=dict)
@@ -31,25 +33,25 @@ class FairnessMeter:
 
     def came(self, request_id: str, tenant: str) -> None:
         """A request was submitted and waits for its first service."""
-        self._waiting[request_id] = tenant
+        self._waiting[request_id] = self._tenants[request_id] = tenant
         self._num_waiting[tenant] = self._num_waiting.get(tenant, 0) + 1
         self._service.setdefault(tenant, 0.0)
 
     def stepped(self, plan: Plan, seconds: float) -> None:
         """Account for one step; called before its result is."""
         backlogged = sorted(tenant for tenant, count in self._num_waiting.items() if count)
-        waiting = self._waiting
-        if waiting:
-            for request, _, _, _, _ in plan.requests:
-                if (tenant := waiting.pop(request.request_id, None)) is not None:
-                    self._num_waiting[tenant] -= 1
+        for share in plan.requests:
+            if (tenant := self._waiting.pop(share.request_id, None)) is not None:
+                self._num_waiting[tenant] -= 1
         if len(backlogged) < 2:  # nobody to be compared with
             self._ranges.clear()
             return
         before, service = dict(self._service), self._service
-        for request, _, num_tokens, _, samples in plan.requests:
-            is_prompt = num_tokens > 1 and not request.num_preemptions  # what is computed again is no service
-            service[request.tenant] += (num_tokens if is_prompt else 0) + (OUTPUT_WEIGHT if samples else 0.0)
+        for request_id, _, num_tokens, samples, _, _, new in plan.requests:
+            if new is not None and len(new.token_ids) > new.num_prompt_tokens:
+                self._again.add(request_id)
+            is_prompt = num_tokens > 1 and request_id not in self._again  # what is computed again is no service
+            service[self._tenants[request_id]] += (num_tokens if is_prompt else 0) + (OUTPUT_WEIGHT if samples else 0.0)
         for tenant in backlogged:
             self._shared_s[tenant] = self._shared_s.get(tenant, 0.0) + seconds
             gained = service[tenant] - before[tenant]

@@ -36,6 +36,7 @@ class Setup:
     block_size: int = 16
     lengths: str = "quantile"  # or "oracle", "none"
     seed: int = 0
+    max_in_flight: int = 1  # steps launched before the oldest is committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def replay(policy: str, arrivals: Sequence[Arrival], setup: Setup) -> Replay:
     """Arrivals in order of time. Every one of them ends, or is refused at once."""
     clock, meter = VirtualClock(), FairnessMeter()
     ends_after = {one.request_id: one.num_prompt_tokens + one.num_output_tokens - 1 for one in arrivals}
-    executor = SimExecutor(setup.machine, clock, ends_after, seed=setup.seed, watch=meter.stepped)
+    executor = SimExecutor(
+        setup.machine, clock, ends_after, seed=setup.seed, watch=meter.stepped, max_in_flight=setup.max_in_flight
+    )
     engine, forecast = _engine(policy, arrivals, setup, (executor, clock))
     by_id = {one.request_id: one for one in arrivals}
     ended: list[Ended] = []

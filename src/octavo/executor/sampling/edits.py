@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.executor.requests import RequestState
 from octavo.executor.sampling.history import TokenCounts
 from octavo.executor.sampling.parameters import SamplingBatch
-from octavo.types import Request
 
 Array = Any  # numpy's or torch's
 Beside = Callable[[NDArray[Any]], Array]  # a numpy array as one of the logits' kind, on their device
@@ -30,7 +30,7 @@ def edit(logits: Array, batch: SamplingBatch, counts: Sequence[TokenCounts], bes
         apply_penalties(logits, batch.penalised, counts, beside)
 
 
-def add_logit_bias(logits: Array, rows: Sequence[int], requests: Sequence[Request], beside: Beside) -> None:
+def add_logit_bias(logits: Array, rows: Sequence[int], requests: Sequence[RequestState], beside: Beside) -> None:
     """``logits[row, token] += bias`` in place, for the requests that stand at ``rows``."""
     biases = [request.params.logit_bias or {} for request in requests]
     tokens = np.array([token for bias in biases for token in bias], dtype=np.int64)
@@ -39,7 +39,7 @@ def add_logit_bias(logits: Array, rows: Sequence[int], requests: Sequence[Reques
     logits[places] += beside(values)  # no place is there twice: a bias is a dictionary
 
 
-def mask_stop_ids(logits: Array, rows: Sequence[int], requests: Sequence[Request], beside: Beside) -> None:
+def mask_stop_ids(logits: Array, rows: Sequence[int], requests: Sequence[RequestState], beside: Beside) -> None:
     """``logits[row, token] = -inf`` in place, for every stop id: the requests at ``rows`` must not end yet."""
     vocab_size = logits.shape[1]
     stops = [[token for token in request.stop_ids if 0 <= token < vocab_size] for request in requests]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.types import Request
+from octavo.executor.requests import RequestState
 
 
 class TokenCounts:
@@ -16,7 +16,7 @@ class TokenCounts:
     Prompt tokens are in the list with count 0, and only if a repetition penalty wants them.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: RequestState) -> None:
         self.request = request
         self._num_seen = request.num_prompt_tokens
         wants_prompt = request.params.repetition_penalty != 1.0
@@ -62,7 +62,7 @@ class History:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def advance(self, requests: Sequence[Request]) -> list[TokenCounts]:
+    def advance(self, requests: Sequence[RequestState]) -> list[TokenCounts]:
         """The counts of ``requests``, up to date, in their order."""
         current: dict[str, TokenCounts] = {}
         for request in requests:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.executor.requests import RequestState
 from octavo.executor.sampling.uniform import uniforms
-from octavo.types import Plan, Request, SamplingParams
+from octavo.types import SamplingParams
 
 GREEDY_BELOW = 1e-5  # a temperature this low differs from greedy by rounding noise alone
 
@@ -18,7 +19,7 @@ GREEDY_BELOW = 1e-5  # a temperature this low differs from greedy by rounding no
 class SamplingBatch:
     """Row ``i`` of the logits belongs to ``requests[i]``. Row lists are ascending; most are empty most of the time."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[RequestState, ...]
     drawn: NDArray[np.int64]  # rows that draw at random; the others are greedy
     temperature: NDArray[np.float64]  # of the drawn rows, like the next four
     top_k: NDArray[np.int64]  # 2**31 where off
@@ -31,12 +32,7 @@ class SamplingBatch:
     with_logprobs: list[int]
 
     @classmethod
-    def from_plan(cls, plan: Plan) -> SamplingBatch:
-        """The planned requests that sample, in the plan's order."""
-        return cls.from_requests([planned.request for planned in plan.requests if planned.samples])
-
-    @classmethod
-    def from_requests(cls, requests: Sequence[Request]) -> SamplingBatch:
+    def from_requests(cls, requests: Sequence[RequestState]) -> SamplingBatch:
         params = [request.params for request in requests]
         drawn = [row for row, p in enumerate(params) if p.temperature >= GREEDY_BELOW]
         chosen = [params[row] for row in drawn]
@@ -54,7 +50,7 @@ class SamplingBatch:
             with_logprobs=[row for row, p in enumerate(params) if p.logprobs is not None],
         )
 
-    def at(self, rows: Sequence[int]) -> list[Request]:
+    def at(self, rows: Sequence[int]) -> list[RequestState]:
         return [self.requests[row] for row in rows]
 
     def num_top(self, rows: Sequence[int]) -> NDArray[np.int64]:
@@ -62,13 +58,13 @@ class SamplingBatch:
         return np.array([request.params.logprobs or 0 for request in self.at(rows)], dtype=np.int64)
 
 
-def is_unedited(request: Request) -> bool:
+def is_unedited(request: RequestState) -> bool:
     """Whether the request takes the model's logits as they are and wants nothing but a token."""
     p = request.params
     return p.logprobs is None and not p.logit_bias and not _is_unfinished(request) and not _has_penalty(p)
 
 
-def _is_unfinished(request: Request) -> bool:
+def _is_unfinished(request: RequestState) -> bool:
     return request.params.min_tokens > 0 and request.num_output_tokens < request.params.min_tokens
 
 

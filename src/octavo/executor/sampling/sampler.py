@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from octavo.executor.requests import RequestState
 from octavo.executor.sampling.choose import draw_tokens
 from octavo.executor.sampling.edits import edit
 from octavo.executor.sampling.history import History
 from octavo.executor.sampling.logprobs import Rivals, entries
 from octavo.executor.sampling.parameters import SamplingBatch, unsound
 from octavo.executor.sampling.truncation import Truncation
-from octavo.types import Request, Sample, TokenLogprobs
+from octavo.types import Sample, TokenLogprobs
 
 SLICE = 16  # rows drawn at a time on the CPU: a few megabytes, which stay in its cache
 
@@ -27,7 +28,7 @@ class Sampler:
     def __init__(self) -> None:
         self._history = History()
 
-    def sample(self, logits: Tensor, requests: Sequence[Request]) -> dict[str, Sample]:
+    def sample(self, logits: Tensor, requests: Sequence[RequestState]) -> dict[str, Sample]:
         """Row ``i`` of ``logits`` (float32 ``[S, V]``, edited in place) decides the next token of ``requests[i]``.
 
         A row that holds NaN or +inf, or nothing above -inf, fails alone: its ``Sample`` carries the error.

@@ -13,20 +13,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.types import Request
+from octavo.executor.requests import RequestState
 
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 MASK_64 = 2**64 - 1
 
 
-def uniforms(requests: Sequence[Request]) -> NDArray[np.float64]:
+def uniforms(requests: Sequence[RequestState]) -> NDArray[np.float64]:
     """One number in [0, 1) for each request's next token."""
     seeds = np.array([request_seed(request) for request in requests], dtype=np.uint64)
     indices = np.array([request.num_output_tokens for request in requests], dtype=np.uint64)
     return uniform(seeds, indices)
 
 
-def request_seed(request: Request) -> int:
+def request_seed(request: RequestState) -> int:
     """The request's own seed modulo 2**64; without one, a hash of its id."""
     seed = request.params.seed
     return zlib.crc32(request.request_id.encode()) if seed is None else seed & MASK_64

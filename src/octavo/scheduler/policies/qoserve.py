@@ -74,8 +74,8 @@ class QoServe(Fcfs):
         step_time = self.forecast.step_time
         if not step_time.ready:
             return max_step_tokens
-        load = StepLoad(0, len(decodes), sum(request.num_computed_tokens for request in decodes))
-        start = prefills[0].num_computed_tokens if prefills else 0
+        load = StepLoad(0, len(decodes), sum(request.num_planned_tokens for request in decodes))
+        start = prefills[0].num_planned_tokens if prefills else 0
         room = step_time.prefill_room(time_left(decodes, self.forecast, now), load, start)
         return len(decodes) + max(MIN_CHUNK, room)
 
@@ -87,7 +87,7 @@ class QoServe(Fcfs):
         """Its first token is not out, and a step with its prefill alone would end after it is due."""
         if request.first_token_s is not None:
             return False
-        return now + self._prefill_s(len(request.token_ids) - request.num_computed_tokens) > first_token_due(request)
+        return now + self._prefill_s(len(request.token_ids) - request.num_planned_tokens) > first_token_due(request)
 
     def _prefill_s(self, num_tokens: int) -> float:
         step_time = self.forecast.step_time

@@ -26,6 +26,6 @@ class Sarathi(Fcfs):
         step_time = self.forecast.step_time
         if not promised or not step_time.ready:
             return max_step_tokens
-        load = StepLoad(0, len(decodes), sum(request.num_computed_tokens for request in decodes))
-        start = prefills[0].num_computed_tokens if prefills else 0
+        load = StepLoad(0, len(decodes), sum(request.num_planned_tokens for request in decodes))
+        start = prefills[0].num_planned_tokens if prefills else 0
         return len(decodes) + max(MIN_CHUNK, step_time.prefill_room(min(promised), load, start))

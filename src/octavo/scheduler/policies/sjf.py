@@ -19,5 +19,5 @@ class ShortestJobFirst(Fcfs):
     static = False
 
     def rank(self, request: Request, now: float) -> Rank:
-        uncomputed = len(request.token_ids) - request.num_computed_tokens
+        uncomputed = len(request.token_ids) - request.num_planned_tokens
         return (uncomputed + self.forecast.remaining_output(request), request.sequence_number)

@@ -67,7 +67,7 @@ class SlidingServe(Fcfs):
     def rank(self, request: Request, now: float) -> Rank:
         due = first_token_due(request)
         late = request.first_token_s is None and due <= now
-        return (late, due, len(request.token_ids) - request.num_computed_tokens, request.sequence_number)
+        return (late, due, len(request.token_ids) - request.num_planned_tokens, request.sequence_number)
 
     def token_budget(
         self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
@@ -75,7 +75,7 @@ class SlidingServe(Fcfs):
         step_time = self.forecast.step_time
         if not step_time.ready:
             return max_step_tokens
-        load = StepLoad(0, len(decodes), sum(request.num_computed_tokens for request in decodes))
+        load = StepLoad(0, len(decodes), sum(request.num_planned_tokens for request in decodes))
         this_s = time_left(decodes, self.forecast, now)
         tightest_s = min(
             (one.service_class.tpot_s or math.inf for one in decodes if next_token_due(one) < math.inf),

@@ -169,7 +169,7 @@ class SlackFirst(Fcfs):
         tasks = [Task(one, self._work[one.request_id] / self._tokens_per_s, next_token_due(one)) for one in waiting]
         for one in self._prefills:
             if one.request_id not in self._work:  # it still runs
-                left = len(one.token_ids) - one.num_computed_tokens
+                left = len(one.token_ids) - one.num_planned_tokens
                 tasks.append(Task(one, left / self._tokens_per_s, next_token_due(one)))
         tasks.sort(key=lambda task: task.due + WORK_BIAS * task.seconds)
         order = largest_on_time(tasks, now)
@@ -198,11 +198,11 @@ class SlackFirst(Fcfs):
         step_time = self.forecast.step_time
         if not step_time.ready:
             return max_step_tokens
-        load = StepLoad(0, len(decodes), sum(request.num_computed_tokens for request in decodes))
+        load = StepLoad(0, len(decodes), sum(request.num_planned_tokens for request in decodes))
         left_s = min(time_left(decodes, self.forecast, now), self._longest_step_s)
         left_s *= 1.0 - min(0.3, 2.0 * step_time.error)
         left_s = max(left_s, (1.0 + PREFILL_SHARE) * step_time.seconds(load))
-        start = prefills[0].num_computed_tokens if prefills else 0
+        start = prefills[0].num_planned_tokens if prefills else 0
         room = min(max(MIN_CHUNK, step_time.prefill_room(left_s, load, start)), max_step_tokens - len(decodes))
         self._foresee(room, load, prefills, now)
         return len(decodes) + room
@@ -221,7 +221,7 @@ class SlackFirst(Fcfs):
         self._prefills = [one for one in prefills if now < next_token_due(one) < math.inf]
         self._decide(self._fair_limit(), now)
         seconds = self.forecast.step_time.seconds(load._replace(prefill_tokens=room, attended_pairs=0.5 * room * room))
-        if seconds > 0.0:
+        if seconds > 0.0 and room > 0:  # decodes alone may fill a step: that says nothing of prefill
             rate = room / seconds
             known = math.isfinite(self._tokens_per_s)
             self._tokens_per_s += (RATE_MEMORY * (rate - self._tokens_per_s)) if known else 0.0
@@ -241,7 +241,7 @@ class SlackFirst(Fcfs):
         self.service.started(request)
         self._served_s[request.request_id] = now
         if self._is_overdue(request, now):
-            self._overdue_credit -= len(request.token_ids) - request.num_computed_tokens
+            self._overdue_credit -= len(request.token_ids) - request.num_planned_tokens
 
     def committed(self, request: Request, num_tokens: int, num_sampled: int, now: float) -> None:
         self.service.committed(request, num_sampled)
