@@ -1,4 +1,4 @@
-"""The operation The operation ``K.add_layer_norm(x, residual, weight, bias, eps)`` -> the normalised sum, and the sum."""
+"""The operation ``K.add_layer_norm(x, residual, weight, bias, eps)`` -> the normalised sum, and the sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation The operation ``K.fused_gemm(a, b, bias, activation)``: schema, reference, back ends."""
+"""The operation ``K.fused_gemm(a, b, bias, activation)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation The operation ``K.group_gemm(a, b, offsets)``: schema, reference, back ends."""
+"""The operation ``K.group_gemm(a, b, offsets)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

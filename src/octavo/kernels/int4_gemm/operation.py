@@ -1,4 +1,4 @@
-"""The operation The operation ``K.int4_gemm(x, packed, scale, minimum, group)``: schema, reference, back ends."""
+"""The operation ``K.int4_gemm(x, packed, scale, minimum, group)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

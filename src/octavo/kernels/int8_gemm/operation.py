@@ -1,4 +1,4 @@
-"""The operation The operation ``K.int8_gemm(a, b, a_scale, b_scale)``: schema, reference, back ends."""
+"""The operation ``K.int8_gemm(a, b, a_scale, b_scale)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

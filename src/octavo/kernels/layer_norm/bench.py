@@ -1,4 +1,4 @@
-"""Benchmark shapes of ``layer_norm``: benchmark shapes of ``layer_norm``: the shapes of ``rms_norm``."""
+"""Benchmark shapes of ``layer_norm``: the shapes of ``rms_norm``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation The operation ``K.layer_norm(x, weight, bias, eps)``: schema, reference, back ends."""
+"""The operation ``K.layer_norm(x, weight, bias, eps)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

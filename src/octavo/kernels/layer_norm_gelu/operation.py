@@ -1,4 +1,4 @@
-"""The operation The operation ``K.layer_norm_gelu(x, weight, bias, eps, approximate)``: schema, reference, back ends."""
+"""The operation ``K.layer_norm_gelu(x, weight, bias, eps, approximate)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

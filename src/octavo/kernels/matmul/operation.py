@@ -1,4 +1,4 @@
-"""The operation The operation ``K.matmul(a, b)``: schema, reference, back ends."""
+"""The operation ``K.matmul(a, b)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

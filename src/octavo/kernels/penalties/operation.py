@@ -1,4 +1,4 @@
-"""The operation The operation ``K.penalties(logits, starts, tokens, counts, repetition, presence, frequency)``, in place."""
+"""The operation ``K.penalties(logits, starts, tokens, counts, repetition, presence, frequency)``, in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation The operation ``K.quantize_fp8(x, group)``: schema, reference, back ends."""
+"""The operation ``K.quantize_fp8(x, group)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

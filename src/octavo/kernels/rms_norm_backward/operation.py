@@ -1,4 +1,4 @@
-"""The operation The operation ``K.rms_norm_backward``: schema, reference, back ends."""
+"""The operation ``K.rms_norm_backward``: schema, reference, back ends."""
 
 from __future__ import annotations
 

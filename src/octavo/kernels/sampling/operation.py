@@ -1,4 +1,4 @@
-"""The operation The operation ``K.sampling(logits, seeds, positions, temperature, top_k, top_p, min_p)`` -> tokens."""
+"""The operation ``K.sampling(logits, seeds, positions, temperature, top_k, top_p, min_p)`` -> tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation The operation ``K.silu_mul(x, act)``: schema, reference, back ends."""
+"""The operation ``K.silu_mul(x, act)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

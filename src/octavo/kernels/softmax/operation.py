@@ -1,4 +1,4 @@
-"""The operation The operation ``K.softmax(x)``: schema, reference, back ends."""
+"""The operation ``K.softmax(x)``: schema, reference, back ends."""
 
 from __future__ import annotations
 
