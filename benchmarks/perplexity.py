@@ -25,7 +25,7 @@ from octavo.executor.native_step import NativeStep, StepLimits
 from octavo.executor.requests import RequestState, Row
 from octavo.kernels.native import structs
 from octavo.kernels.native.library import kernel_table, load
-from octavo.kernels.paged_attention import LayerCache
+from octavo.kernels.paged_attention.batch import LayerCache
 from octavo.models.dequantize import usable_cores
 from octavo.models.load import load_model, load_packed
 from octavo.models.packed import PackedModel

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-import octavo.kernels as K
 from octavo.kernels.gpu.lab.compile_study import MODES, Subject, row, study, words
 from octavo.kernels.gpu.lab.options import Options
 from octavo.kernels.gpu.lab.parts import Part
 from octavo.kernels.gpu.lab.plain_llama import LLAMA_3_1_8B, Shape
 from octavo.kernels.gpu.lab.timing import Timing, measure, one_line
+from octavo.kernels.replace import replace_in, restore
 
 TINY = Shape(2, 48, 80, 6, 2, 97, 256)
 # prompt or context tokens, batch: decode is bound by the weights, prefill by arithmetic
@@ -105,11 +105,11 @@ def variants(options: Options) -> Iterator[Variant]:
     yield Variant("eager", model, model)
     yield Variant("torch.compile", model, torch.compile(model, **how), static_cache=True)
     torch.compiler.reset()
-    K.replace_in(model)
+    replace_in(model)
     yield Variant("replace_in", model, model)
     yield Variant("replace_in + torch.compile", model, torch.compile(model, **how), static_cache=True)
     torch.compiler.reset()
-    K.restore(model)
+    restore(model)
     yield Variant("eager again", model, model)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import octavo.kernels as K
+import octavo.kernels.ops as K
 from octavo.kernels.compare import inputs_of
 
 CPU = torch.device("cpu")

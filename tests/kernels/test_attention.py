@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from octavo.kernels.paged_attention import LayerCache, attention, new_layer_cache, prepare, write_kv
 from octavo.kernels.paged_attention import plan as planning
+from octavo.kernels.paged_attention.batch import LayerCache, new_layer_cache
+from octavo.kernels.paged_attention.cpu import attention, write_kv
+from octavo.kernels.paged_attention.plan import prepare
 from octavo.kernels.paged_attention.reference import attention_reference, write_kv_reference
 from support.ragged import Blocks, attention_batch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import octavo.kernels as K
+import octavo.kernels.ops as K
 
 X = torch.randn(4, 8)
 HALF = X.bfloat16()

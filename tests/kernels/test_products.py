@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gguf
-import octavo.kernels as K
+import octavo.kernels.ops as K
 from octavo.kernels.fp8_gemm.checks import quantize_blocks
 from octavo.kernels.int4_gemm.checks import dequantize, pack, quantize, unpack
 from octavo.kernels.matmul.tiles import TILES, Kind, default

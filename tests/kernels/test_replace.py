@@ -6,9 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, StaticCache
 
-import octavo.kernels as K
 from octavo.errors import UnsupportedModelError
-from octavo.kernels.replace import PARTS
+from octavo.kernels.replace import PARTS, replace_in, restore
 
 SIZES = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 6}
 
@@ -39,10 +38,10 @@ def close(a, b):
 def test_the_logits_are_the_same_and_restore_gives_the_same_bits(attention, changes):
     model, ids = tiny(attention, **changes), tokens(3, 11)
     before, state = model(ids).logits, {name: one.clone() for name, one in model.state_dict().items()}
-    assert K.replace_in(model) is model
+    assert replace_in(model) is model
     close(model(ids).logits, before)
     assert all(torch.equal(one, state[name]) for name, one in model.state_dict().items())
-    K.restore(model)
+    restore(model)
     assert torch.equal(model(ids).logits, before)
     assert not any("forward" in module.__dict__ for module in model.modules())
 
@@ -52,9 +51,9 @@ def test_the_logits_are_the_same_and_restore_gives_the_same_bits(attention, chan
 def test_each_part_by_itself(parts):
     model, ids = tiny(), tokens(2, 7)
     before = model(ids).logits
-    close(K.replace_in(model, parts)(ids).logits, before)
+    close(replace_in(model, parts)(ids).logits, before)
     with pytest.raises(ValueError, match=r"unknown \['linear'\]; known: attention"):
-        K.replace_in(model, ["linear"])
+        replace_in(model, ["linear"])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -66,16 +65,16 @@ def test_padding_is_honoured(attention):
         mask = mask.long()
         mask[1, :4] = 0
         before = model(ids, attention_mask=mask).logits
-        after = K.replace_in(model)(ids, attention_mask=mask).logits
+        after = replace_in(model)(ids, attention_mask=mask).logits
         close(after[mask.bool()], before[mask.bool()])
         assert after.isfinite().all()
-        K.restore(model)
+        restore(model)
         ids, mask = ids.flip(1), mask.flip(1)
 
 
 @torch.no_grad()
 def test_chunks_over_a_cache_give_the_logits_of_the_whole():
-    model, ids = K.replace_in(tiny()), tokens(2, 12)
+    model, ids = replace_in(tiny()), tokens(2, 12)
     whole = model(ids).logits
     cache, pieces = None, []
     for chunk in ids.split((5, 1, 4, 1, 1), 1):
@@ -93,7 +92,7 @@ def test_generate_gives_the_same_text(cache):
     mask[0, :3] = 0
     kwargs = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "cache_implementation": cache}
     before = model.generate(ids, **kwargs)
-    assert torch.equal(K.replace_in(model).generate(ids, **kwargs), before)
+    assert torch.equal(replace_in(model).generate(ids, **kwargs), before)
 
 
 @torch.no_grad()
@@ -101,13 +100,13 @@ def test_a_static_cache_longer_than_the_text():
     model, ids = tiny(), tokens(2, 5)
     before = model(ids).logits
     cache = StaticCache(config=model.config, max_cache_len=16)
-    close(K.replace_in(model)(ids, past_key_values=cache, use_cache=True).logits, before)
+    close(replace_in(model)(ids, past_key_values=cache, use_cache=True).logits, before)
 
 
 def test_gradients_are_the_original_ones():
     model, ids = tiny(), tokens(2, 5)
     gradients = []
-    for change in (lambda one: one, K.replace_in):
+    for change in (lambda one: one, replace_in):
         model.zero_grad()
         change(model)(ids, labels=ids).loss.backward()
         gradients.append({name: one.grad.clone() for name, one in model.named_parameters()})
@@ -118,7 +117,7 @@ def test_gradients_are_the_original_ones():
 @torch.no_grad()
 def test_torch_compile_sees_one_graph():
     torch._dynamo.reset()
-    model, ids = K.replace_in(tiny()), tokens(2, 8)
+    model, ids = replace_in(tiny()), tokens(2, 8)
     before = model(ids, use_cache=False).logits
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     close(compiled(ids, use_cache=False).logits, before)
@@ -127,15 +126,15 @@ def test_torch_compile_sees_one_graph():
 def test_what_is_not_a_plain_llama_is_refused_before_anything_is_changed():
     other = Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2))
     with pytest.raises(UnsupportedModelError, match="type 'qwen2'; only transformers' 'llama'"):
-        K.replace_in(other)
+        replace_in(other)
     with pytest.raises(UnsupportedModelError, match="hidden_act = 'gelu' came"):
-        K.replace_in(tiny(hidden_act="gelu"))
+        replace_in(tiny(hidden_act="gelu"))
     with pytest.raises(UnsupportedModelError, match="attention 'flex_attention' came, one of sdpa, eager"):
-        K.replace_in(tiny("flex_attention"))
+        replace_in(tiny("flex_attention"))
     with pytest.raises(UnsupportedModelError, match="type 'Linear'"):
-        K.replace_in(torch.nn.Linear(2, 2))
+        replace_in(torch.nn.Linear(2, 2))
     model = tiny()
     model.model.layers[1].mlp.up_proj = torch.nn.Sequential(torch.nn.Linear(48, 80))
     with pytest.raises(UnsupportedModelError, match=r"model.layers.1.mlp.up_proj is a Sequential, a plain Linear"):
-        K.replace_in(model)
+        replace_in(model)
     assert not any("forward" in module.__dict__ for module in model.modules())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from octavo.kernels.linear import linear
+from octavo.kernels.linear.cpu import linear
 from octavo.kernels.linear.reference import linear_reference
-from octavo.kernels.rms_norm import rms_norm
+from octavo.kernels.rms_norm.cpu import rms_norm
 from octavo.kernels.rms_norm.reference import rms_norm_reference
-from octavo.kernels.rotary import RotaryAngles, rotary
+from octavo.kernels.rotary.angles import RotaryAngles, WideAngles
+from octavo.kernels.rotary.cpu import rotate
 from octavo.kernels.rotary.reference import rotary_reference
-from octavo.kernels.silu_mul import gated
+from octavo.kernels.silu_mul.cpu import gated
 from octavo.kernels.silu_mul.reference import gated_reference
 
 TOLERANCE = {
@@ -81,16 +82,20 @@ def test_rms_norm_with_a_weight_per_head(dtype):
 def test_rotary(shape, dtype):
     x, inv_freq = torch.randn(shape, dtype=dtype), torch.rand(shape[2] // 2)
     positions = torch.randint(0, 500, (shape[0],))
-    got = rotary(x, RotaryAngles.at(positions, inv_freq, dtype))
+    angles = RotaryAngles.at(positions, inv_freq)
+    got = rotate(x, WideAngles.of(angles, dtype))
     assert got.dtype == dtype
-    torch.testing.assert_close(got.double(), rotary_reference(x, positions, inv_freq), **TOLERANCE[dtype])
+    torch.testing.assert_close(got.double(), rotary_reference(x, *angles), **TOLERANCE[dtype])
 
 
 def test_rotary_leaves_position_zero_and_lengths_alone():
     x, inv_freq = torch.randn(6, 2, 8), torch.rand(4)
-    torch.testing.assert_close(rotary(x, RotaryAngles.at(torch.zeros(6, dtype=torch.long), inv_freq, x.dtype)), x)
-    turned = rotary(x, RotaryAngles.at(torch.arange(6) * 1000, inv_freq, x.dtype))
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+    def rotated(positions):
+        return rotate(x, WideAngles.of(RotaryAngles.at(positions, inv_freq), x.dtype))
+
+    torch.testing.assert_close(rotated(torch.zeros(6, dtype=torch.long)), x)
+    torch.testing.assert_close(rotated(torch.arange(6) * 1000).norm(dim=-1), x.norm(dim=-1))
 
 
 @DTYPES

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import octavo.kernels as K
+import octavo.kernels.ops as K
 from octavo.executor.sampling.choose import draw_tokens
 from octavo.executor.sampling.truncation import Truncation
 from octavo.executor.sampling.uniform import uniform as executor_uniform

@@ -27,6 +27,7 @@ NAMES: tuple[str, ...] = (
     "group_gemm",
     "int4_gemm",
     "int8_gemm",
+    "linear",
     "matmul",
     "paged_attention",
     "quantize_fp8",

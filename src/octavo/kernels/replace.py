@@ -2,7 +2,7 @@
 
 The model stays what it is to its users: the same classes, parameters and caches, ``generate`` included. Only ``forward`` of its
 norms, attentions, MLPs and layers is replaced, instance by instance, so transformers itself is not imported here.
-Derivatives are the original's business: while a gradient is wanted through a module, its own ``forward`` runs.
+Gradients are the original's business: while a gradient is wanted through a module, its own ``forward`` runs.
 
 Attention sees a contiguous cache ``[B, heads, S, D]`` as a paged one: each (request, key head) is a request of one key head
 whose only block has S tokens. No key and no value is copied.
@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import octavo.kernels.ops as K
 from octavo.errors import UnsupportedModelError
-from octavo.kernels.library import register
 
 PARTS = ("attention", "norms", "mlp")
 ATTENTIONS = ("sdpa", "eager")  # transformers' implementations whose masks we know
@@ -39,7 +39,7 @@ def replace_in(model: nn.Module, parts: Sequence[str] = PARTS) -> nn.Module:
         raise ValueError(f"parts: unknown {sorted(unknown)}; known: {', '.join(PARTS)}")
     _expect_llama(model)
     for name in ("rms_norm", "add_rms_norm", "paged_attention", "softmax", "silu_mul", "rotary"):
-        register(name)  # now: torch.compile is not to see it
+        getattr(K, name)  # registered now: torch.compile is not to see it
     restore(model)
     for module in list(model.modules()):
         kind = type(module).__name__
@@ -113,7 +113,7 @@ def _wants_gradient(x: Tensor) -> bool:
 
 
 def _norm(self: Any, hidden_states: Tensor) -> Tensor:
-    normed: Tensor = torch.ops.octavo.rms_norm(hidden_states.contiguous(), self.weight, self.variance_epsilon)
+    normed: Tensor = K.rms_norm(hidden_states.contiguous(), self.weight, self.variance_epsilon)
     return normed
 
 
@@ -121,7 +121,7 @@ def _layer(self: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:
     """The residual is added in the pass that normalises the sum."""
     attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
     norm = self.post_attention_layernorm
-    normed, residual = torch.ops.octavo.add_rms_norm(
+    normed, residual = K.add_rms_norm(
         attended.contiguous(), hidden_states.contiguous(), norm.weight, norm.variance_epsilon
     )
     done: Tensor = residual + self.mlp(normed)
@@ -133,7 +133,7 @@ def _mlp(self: Any, x: Tensor) -> Tensor:
         original: Tensor = self.__dict__[_ORIGINAL](x)
         return original
     weight, bias, _ = self.__dict__[_FUSED]
-    done: Tensor = self.down_proj(torch.ops.octavo.silu_mul(nn.functional.linear(x, weight, bias)))
+    done: Tensor = self.down_proj(K.silu_mul(nn.functional.linear(x, weight, bias)))
     return done
 
 
@@ -155,8 +155,8 @@ def _attention(
     batch, length = hidden_states.shape[:2]
     rows = nn.functional.linear(hidden_states, weight, bias).view(batch, length, -1, self.head_dim)
     num_kv_heads = self.k_proj.out_features // self.head_dim
-    turned, v = _rotary(rows[:, :, :-num_kv_heads], *position_embeddings), rows[:, :, -num_kv_heads:].transpose(1, 2)
-    q, k = turned[:, :, :-num_kv_heads], turned[:, :, -num_kv_heads:].transpose(1, 2)
+    rotated, v = _rotary(rows[:, :, :-num_kv_heads], *position_embeddings), rows[:, :, -num_kv_heads:].transpose(1, 2)
+    q, k = rotated[:, :, :-num_kv_heads], rotated[:, :, -num_kv_heads:].transpose(1, 2)
     if past_key_values is not None:
         k, v = past_key_values.update(k, v, self.layer_idx)
     if attention_mask is None:
@@ -180,9 +180,7 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     ragged = _ragged.__wrapped__ if torch.compiler.is_compiling() else _ragged  # a graph has no cache to look into
     starts, lens, tables = ragged(requests, length, seen, q.device)
     blocks = (requests, context, 1, size)
-    out = torch.ops.octavo.paged_attention(
-        grouped, k.view(blocks), v.view(blocks), starts, lens, tables, decodes, seen, scale
-    )
+    out = K.paged_attention(grouped, k.view(blocks), v.view(blocks), starts, lens, tables, decodes, seen, scale)
     back: Tensor = out.view(batch, kv_heads, length, -1, size).transpose(1, 2).reshape(batch, length, heads, size)
     return back
 
@@ -205,7 +203,7 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tens
     mask = mask[..., :context].unsqueeze(1)
     lowest = torch.finfo(scores.dtype).min  # not infinity: a row of padding sees nothing, and has to stay finite
     scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
-    weights = torch.ops.octavo.softmax(scores.contiguous())
+    weights = K.softmax(scores.contiguous())
     out = torch.matmul(weights.view(batch, kv_heads, -1, context), v)
     back: Tensor = out.view(batch, kv_heads, -1, length, size).permute(0, 3, 1, 2, 4)
     return back.reshape(batch, length, heads, size)
@@ -215,5 +213,5 @@ def _rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """``x``: ``[B, T, H, D]``; ``cos``, ``sin``: ``[B or 1, T, D]``, both halves alike."""
     batch, length, half = x.shape[0], x.shape[1], x.shape[3] // 2
     angles = [one[..., :half].float().expand(batch, -1, -1).reshape(-1, half).contiguous() for one in (cos, sin)]
-    turned: Tensor = torch.ops.octavo.rotary(x.flatten(0, 1), *angles)
-    return turned.view(batch, length, -1, 2 * half)
+    rotated: Tensor = K.rotary(x.flatten(0, 1), *angles)
+    return rotated.view(batch, length, -1, 2 * half)

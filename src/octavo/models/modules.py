@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from octavo.kernels.linear import linear
-from octavo.kernels.paged_attention import AttentionPlan, LayerCache, attention, write_kv
-from octavo.kernels.rms_norm import rms_norm
-from octavo.kernels.rotary import RotaryAngles, rotary
-from octavo.kernels.silu_mul import gated
+import octavo.kernels.ops as K
+from octavo.kernels.paged_attention.batch import LayerCache
+from octavo.models.attention_step import AttentionStep
 
 Rows = Callable[[Tensor], Tensor]
 
@@ -33,7 +31,8 @@ class Linear:
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        product: Tensor = K.linear(x, self.weight, self.bias)
+        return product
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,8 @@ class RMSNorm:
     eps: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerStep:
-    """What a step gives to every layer of one kind (global, or with one sliding window)."""
-
-    plan: AttentionPlan
-    angles: RotaryAngles
+        normed: Tensor = K.rms_norm(x, self.weight, self.eps)
+        return normed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +59,11 @@ class Attention:
     head_dim: int
     scale: float
 
-    def __call__(self, x: Tensor, step: LayerStep, cache: LayerCache) -> Tensor:
+    def __call__(self, x: Tensor, step: AttentionStep, cache: LayerCache) -> Tensor:
         rows = x.shape[0]
         heads = self.qkv(x).view(rows, self.num_heads + 2 * self.num_kv_heads, self.head_dim)
-        qk = rotary(self.qk_norm(heads[:, : -self.num_kv_heads]), step.angles)
-        write_kv(qk[:, self.num_heads :], heads[:, -self.num_kv_heads :], cache, step.plan)
-        return self.output(attention(qk[:, : self.num_heads], cache, step.plan, self.scale).view(rows, -1))
+        qk, v = self.qk_norm(heads[:, : -self.num_kv_heads]), heads[:, -self.num_kv_heads :]
+        return self.output(step.attend(qk, v, cache, self.scale).view(rows, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +75,7 @@ class MLP:
     act: str
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down(gated(self.gate_up(x), self.act))
+        return self.down(K.silu_mul(self.gate_up(x), self.act))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +90,7 @@ class Layer:
     post_mlp_norm: Rows
     window: int
 
-    def __call__(self, x: Tensor, step: LayerStep, cache: LayerCache) -> Tensor:
+    def __call__(self, x: Tensor, step: AttentionStep, cache: LayerCache) -> Tensor:
         """Adds to ``x`` in place and returns it."""
         x.add_(self.post_attention_norm(self.attention(self.input_norm(x), step, cache)))
         return x.add_(self.post_mlp_norm(self.mlp(self.mlp_norm(x))))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octavo.kernels.paged_attention import LayerCache, new_layer_cache, prepare
-from octavo.kernels.rotary import RotaryAngles
+from octavo.kernels.paged_attention.batch import LayerCache, new_layer_cache
+from octavo.models.attention_step import AttentionStep, attention_step
 from octavo.models.batch import ModelBatch
 from octavo.models.config import TransformerConfig
-from octavo.models.modules import Layer, LayerStep, Rows
+from octavo.models.modules import Layer, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Transformer:
     @torch.inference_mode()
     def forward(self, batch: ModelBatch, caches: list[LayerCache]) -> Tensor:
         """Logits of the wanted rows, float32 ``[S, vocab_size]``; writes the keys and values of all rows to ``caches``."""
-        steps = {window: self._layer_step(batch, caches[0], window) for window in self._windows}
+        steps = {window: self._attention_step(batch, caches[0], window) for window in self._windows}
         x = self.parts.embedding[batch.token_ids]
         if self.parts.embedding_scale != 1.0:
             x.mul_(self.parts.embedding_scale)
@@ -59,10 +59,9 @@ class Transformer:
             x = layer(x, steps[layer.window], cache)
         return self.parts.head(self.parts.norm(x[batch.logit_rows])).float()
 
-    def _layer_step(self, batch: ModelBatch, cache: LayerCache, window: int) -> LayerStep:
-        plan = prepare(batch.attention, cache, window, self.dtype)
+    def _attention_step(self, batch: ModelBatch, cache: LayerCache, window: int) -> AttentionStep:
         inv_freq = self.parts.windowed_inv_freq if window else self.parts.inv_freq
-        return LayerStep(plan, RotaryAngles.at(batch.attention.positions, inv_freq, self.dtype))
+        return attention_step(batch.attention, cache, window, inv_freq, self.dtype)
 
     def new_caches(self, num_blocks: int, block_size: int, kv_dtype: torch.dtype) -> list[LayerCache]:
         """Untouched caches for every layer, on the model's device."""

@@ -1,5 +1,1 @@
-"""``linear(x, weight, bias)``: the matrix products, where nearly all the time goes."""
-
-from octavo.kernels.linear.cpu import linear
-
-__all__ = ["linear"]
+"""``linear(x, weight, bias)``: a layer's matrix product, ``x W^T + b``, where nearly all of a step's time goes."""

@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     if HAS_ONEDNN and (size >= STREAMED if num_rows == 1 else num_rows > 8 and (num_rows < 16 or size >= TALL)):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-    if num_rows == 1:
+    if num_rows < 2:
         return F.linear(x, weight, bias)
     product = torch.mm(weight, x.t()).t().contiguous()
     return product if bias is None else product.add_(bias)

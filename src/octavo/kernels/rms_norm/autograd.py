@@ -27,7 +27,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    return *public("rms_norm_backward")(grad.contiguous(), x, weight, ctx.eps), None
+    return *public("rms_norm_backward")(grad.contiguous(), x.contiguous(), weight, ctx.eps), None
 
 
 def _keep_add(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -23,10 +23,12 @@ class Shape:
     heads: bool = False  # a weight per head
     scale: float = 1.0
     shift: float = 0.0
+    sliced: bool = False  # x is the first heads of more
 
     def __str__(self) -> str:
         name = f"{'x'.join(map(str, self.size))} {str(self.dtype)[6:]}{' per head' if self.heads else ''}"
         name += f" times {self.scale:g}" if self.scale != 1 else ""
+        name += " sliced" if self.sliced else ""
         return name + (f" plus {self.shift:g}" if self.shift else "")
 
     def rows(self, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -47,6 +49,8 @@ class Shape:
                     made[name] = self.weight(generator, device)
                 else:
                     made[name] = (self if name == "x" else plain).rows(generator, device)
+            if self.sliced:
+                made["x"] = torch.cat((made["x"], made["x"]), -2)[..., : self.size[-2], :]
             return made
 
         return make
@@ -69,4 +73,5 @@ SHAPES = (
     Shape((4096, 4096), torch.bfloat16),
     Shape((3, 70000), torch.bfloat16),
 )
-INPUTS = inputs_for(SHAPES, "x", "weight")
+SLICED = (Shape((5, 3, 64), torch.bfloat16, heads=True, sliced=True), Shape((9, 2, 16), torch.float32, sliced=True))
+INPUTS = inputs_for((*SHAPES, *SLICED), "x", "weight")

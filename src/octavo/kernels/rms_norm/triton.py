@@ -153,7 +153,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """``x``: ``[..., N]``; ``weight``: ``[N]`` or ``[H, N]`` -> shape and dtype of ``x``."""
     if x.shape[-1] > WIDEST:
         return cpu.rms_norm(x, weight, eps)
-    return forward(x, None, weight, None, eps, centered=False)[0]
+    return forward(x.contiguous(), None, weight, None, eps, centered=False)[0]
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:

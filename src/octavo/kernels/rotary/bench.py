@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from octavo.kernels.operation import Benchmark, Goal
-from octavo.kernels.rotary.cpu import turned
+from octavo.kernels.rotary.cpu import rotary
 from octavo.kernels.rotary.inputs import Shape
 
 ROWS = (16, 4096, 32768)
@@ -21,16 +20,12 @@ def shape(rows: int) -> Shape:
     return Shape(rows, 32, 8, 128, 128, torch.bfloat16)
 
 
-def _eager(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return turned(x, cos, sin)
-
-
 BENCHMARKS = tuple(
     Benchmark(
         f"{rows} rows of 32 heads of 128",
         shape(rows).make,
         moved_bytes=rows * (2 * 2 * 32 * 128 + 4 * 128),
-        baselines={"torch eager": _eager, "torch.compile": torch.compile(_eager)},
+        baselines={"torch eager": rotary, "torch.compile": torch.compile(rotary)},
         goals=goals(rows),
     )
     for rows in ROWS

@@ -9,7 +9,6 @@ stores keys and values in the paged cache at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,24 +17,6 @@ from torch import Tensor
 from octavo.kernels.arguments import expect_same, expect_shape, expect_tensor, expect_value
 from octavo.kernels.operation import taking
 from octavo.kernels.paged_attention.checks import check_cache
-
-
-@dataclass(frozen=True, slots=True)
-class RotaryAngles:
-    """Both ``[T, 1, D]``; ``sin`` is negated in its first half, so that ``out = x cos + swap_halves(x) sin``."""
-
-    cos: Tensor
-    sin: Tensor
-
-    @staticmethod
-    def at(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> RotaryAngles:
-        """``positions``: int64 ``[T]``, ``inv_freq``: float32 ``[D/2]``. Computed for the step's rows, in float32 as the
-        models were trained: cheaper than keeping a table of the whole context."""
-        angles = positions.to(inv_freq.dtype).unsqueeze(1) * inv_freq
-        cos, sin = angles.cos(), angles.sin()
-        return RotaryAngles(
-            torch.cat((cos, cos), 1).unsqueeze(1).to(dtype), torch.cat((-sin, sin), 1).unsqueeze(1).to(dtype)
-        )
 
 
 def check(x: Tensor, cos: Tensor, sin: Tensor) -> None:

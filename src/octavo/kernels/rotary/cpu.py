@@ -7,18 +7,13 @@ from torch import Tensor
 
 from octavo.kernels.operation import taking
 from octavo.kernels.paged_attention.checks import FP8
-from octavo.kernels.rotary.checks import RotaryAngles, RotaryWriteKV
+from octavo.kernels.rotary.angles import WideAngles
+from octavo.kernels.rotary.checks import RotaryWriteKV
 
 FP8_MAX = 448.0
 
 
-def rotary(x: Tensor, angles: RotaryAngles) -> Tensor:
-    """``x``: ``[T, H, D]`` -> a new tensor of the same shape and dtype."""
-    low, high = x.chunk(2, -1)
-    return torch.addcmul(x * angles.cos, torch.cat((high, low), -1), angles.sin)
-
-
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """``x``: ``[T, H, D]``; ``cos``, ``sin``: float32 ``[T, R/2]`` -> a new tensor like ``x``, float32 inside."""
     half, out = cos.shape[1], x.new_empty(x.shape)
     low, high = x[..., :half].float(), x[..., half : 2 * half].float()
@@ -29,10 +24,16 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
+def rotate(x: Tensor, angles: WideAngles) -> Tensor:
+    """``rotary`` in two passes of torch, in ``x``'s dtype, with angles that are laid out once a step: a CPU's models use it."""
+    low, high = x.chunk(2, -1)
+    return torch.addcmul(x * angles.cos, torch.cat((high, low), -1), angles.sin)
+
+
 @taking(RotaryWriteKV)
 def rotary_write_kv(call: RotaryWriteKV) -> Tensor:
-    """The queries turned; keys turned and values as they are in their slots."""
-    slots, keys = call.slots, turned(call.k.float(), call.cos, call.sin)
+    """The queries rotated; keys rotated and values as they are in their slots."""
+    slots, keys = call.slots, rotary(call.k.float(), call.cos, call.sin)
     inside = (slots >= 0) & (slots < call.keys.shape[0] * call.keys.shape[1])
     for rows, cache, scale in ((keys, call.keys, call.key_scale), (call.v, call.values, call.value_scale)):
         if scale is not None:
@@ -41,4 +42,4 @@ def rotary_write_kv(call: RotaryWriteKV) -> Tensor:
         if cache.dtype == FP8:  # indexing knows no 8-bit floats
             cache, stored = cache.view(torch.uint8), stored.view(torch.uint8)
         cache.view(-1, *cache.shape[2:])[slots[inside]] = stored
-    return turned(call.q, call.cos, call.sin)
+    return rotary(call.q, call.cos, call.sin)

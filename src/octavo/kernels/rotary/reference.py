@@ -1,4 +1,4 @@
-"""What is the right answer? Each pair turned on its own, in float64."""
+"""Rotary embedding (Su et al., 2021, RoFormer) in float64, pair by pair: the reference of ``rotary`` and ``rotary_write_kv``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from octavo.kernels.operation import taking
 from octavo.kernels.rotary.checks import RotaryWriteKV
 
 
-def rotary_reference(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
-    """``x``: ``[T, H, D]``, ``positions``: ``[T]``, ``inv_freq``: ``[D/2]`` -> float64 ``[T, H, D]``."""
-    angles = positions.double().unsqueeze(1) * inv_freq.double()
-    return turned_reference(x, angles.cos(), angles.sin())
-
-
-def turned_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotary_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """``x``: ``[T, H, D]``; ``cos``, ``sin``: ``[T, R/2]`` -> float64 ``[T, H, D]``."""
     out, half = x.double().clone(), cos.shape[1]
     for d in range(half):
@@ -26,12 +20,12 @@ def turned_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @taking(RotaryWriteKV)
 def rotary_write_kv_reference(call: RotaryWriteKV) -> Tensor:
-    """The queries turned; the cache is written row by row."""
-    keys, values = turned_reference(call.k, call.cos, call.sin), call.v.double()
+    """The queries rotated; the cache is written row by row."""
+    keys, values = rotary_reference(call.k, call.cos, call.sin), call.v.double()
     for rows, cache, scale in ((keys, call.keys, call.key_scale), (values, call.values, call.value_scale)):
         if scale is not None:
             rows = (rows / scale.double()[:, None]).clamp(-448, 448)
         for row, slot in enumerate(call.slots.tolist()):
             if 0 <= slot < cache.shape[0] * cache.shape[1]:
                 cache[slot // cache.shape[1], slot % cache.shape[1]] = rows[row].float().to(cache.dtype)
-    return turned_reference(call.q, call.cos, call.sin)
+    return rotary_reference(call.q, call.cos, call.sin)

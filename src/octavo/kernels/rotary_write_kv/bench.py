@@ -9,16 +9,16 @@ from torch import Tensor
 
 from octavo.kernels.operation import Benchmark
 from octavo.kernels.rotary.bench import ROWS, goals, shape
-from octavo.kernels.rotary.cpu import rotary_write_kv, turned
+from octavo.kernels.rotary.cpu import rotary, rotary_write_kv
 
 
 def _compiled(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, slots: Tensor, **_: None
 ) -> Tensor:
     """Without the guard against slots outside of the cache, at which torch.compile would stop: the benchmark has none."""
-    for rows, cache in ((turned(k, cos, sin), keys), (v, values)):
+    for rows, cache in ((rotary(k, cos, sin), keys), (v, values)):
         cache.view(-1, *cache.shape[2:])[slots.clamp(0, cache.shape[0] * cache.shape[1] - 1)] = rows
-    return turned(q, cos, sin)
+    return rotary(q, cos, sin)
 
 
 def _benchmark(rows: int, fp8: bool) -> Benchmark:

@@ -1,4 +1,4 @@
-"""``K.rotary_write_kv(q, k, v, cos, sin, keys, values, slots, key_scale, value_scale)`` -> the queries turned."""
+"""``K.rotary_write_kv(q, k, v, cos, sin, keys, values, slots, key_scale, value_scale)`` -> the queries rotated."""
 
 from __future__ import annotations
 
