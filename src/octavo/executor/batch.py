@@ -1,4 +1,4 @@
-"""A flat batch as the tensors that the torch models take."""
+"""Conversion of a flat batch to torch tensors, the torch models' ``ModelBatch``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolved config -> a ready executor. A new executor is one function and one entry in ``BUILDERS``.
+"""Executor factory: resolved config -> executor; a new executor is one builder and one entry in ``BUILDERS``.
 
 Heavy imports happen inside the builders: the fake executor needs no torch.
 """

@@ -1,4 +1,4 @@
-"""One request that cannot be computed fails alone: the others of its step do not notice."""
+"""Isolation of failing requests: one that cannot be computed fails alone, the others of its step go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plan -> tokens by the native kernels."""
+"""Executor on the native CPU kernels, with draft verification."""
 
 from __future__ import annotations
 

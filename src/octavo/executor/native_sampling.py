@@ -1,4 +1,4 @@
-"""Tokens from the native step's logits: the largest, or one drawn by the native kernels. No torch.
+"""Sampling from the native step's logits by native kernels: greedy and random. No torch.
 
 What a request wants changed first (logit_bias, min_tokens, penalties) is changed where the rows lie; its log-probabilities are
 those of a copy from before.

@@ -1,4 +1,4 @@
-"""Plan -> tokens on plain torch, on the CPU or one GPU: build the batch, run the model, sample, measure."""
+"""Executor on torch, on the CPU or one GPU: batch, forward pass, sampling, step time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WHERE tokens live: each running request's block table, shared prefixes, eviction.
+"""The KV cache manager: block tables of running requests, shared prefixes, eviction.
 
 Pure bookkeeping: the keys and values themselves are the executor's. A block is shared only when it is full and its tokens
 are computed, so nobody ever writes into a shared block and no copy is ever made.

@@ -1,4 +1,4 @@
-"""When is a request's next token due? One reading of the promises, for every policy and for the books.
+"""Deadlines of output tokens under a request's SLO, shared by policies and accounting.
 
 A promise is kept if the first token comes within ``ttft_s`` of arrival and the mean time per token after it is at most
 ``tpot_s``. So output token n (0 is the first) is due at

@@ -1,4 +1,4 @@
-"""Requests in an order: a line whose ranks stand still, those that run, those that wait."""
+"""Request queues of the scheduler: ordered by policy rank; running and waiting requests."""
 
 from __future__ import annotations
 

@@ -28,10 +28,6 @@ class ServiceCounters:
         """Of the tenants that wait."""
         return min((self.of[tenant] for tenant in self._waiting), default=self._last)
 
-    @property
-    def waiting_tenants(self) -> list[str]:
-        return list(self._waiting)
-
     def waits(self, tenant: str) -> None:
         """One more of its requests waits."""
         if tenant not in self._waiting:

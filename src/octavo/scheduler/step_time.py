@@ -1,4 +1,4 @@
-"""How long will a step take? A linear model of what it computes, fitted online from measured steps.
+"""Step-time model: linear in what a step computes, fitted online from measured steps.
 
     t = a + b P + c D + d C + e A
 

@@ -1,4 +1,4 @@
-"""A model's own chat template: messages to the prompt it was trained on. Never a template that a client sends."""
+"""The model's own chat template: messages -> prompt. Never a template that a client sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back, and chats to prompts: what every other room knows of a model's tokenizer."""
+"""``Tokenizer``: text to token ids and back, chats to prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes single logits before the choice: logit_bias, the min_tokens mask and the penalties, in this order.
+"""Logit edits before sampling: logit_bias, min_tokens mask, repetition, presence and frequency penalties, in this order.
 
 Every edit is a list of (row, token) places, so its cost follows the number of tokens concerned, not the vocabulary. The logits
 ``[S, V]`` are a numpy array or a torch tensor: what is written here means the same to both, so it is written once.

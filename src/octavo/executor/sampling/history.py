@@ -1,4 +1,4 @@
-"""How often has each token occurred in a request? What the penalties need, kept sparse and up to date token by token."""
+"""Token counts of each request for the sampling penalties, sparse and updated token by token."""
 
 from __future__ import annotations
 

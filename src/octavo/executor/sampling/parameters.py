@@ -1,4 +1,4 @@
-"""Which rows of a batch need which work? Sampling parameters of all rows, gathered once a step."""
+"""Sampling parameters of all rows of a batch as arrays, and which rows need which work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits -> one ``Sample`` a request: the order of the steps, and what happens to a row that has no sound logits."""
+"""The sampler: logits -> one ``Sample`` per request; order of the stages; rows without finite logits fail alone."""
 
 from __future__ import annotations
 

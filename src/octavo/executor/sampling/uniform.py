@@ -1,4 +1,4 @@
-"""Where does the randomness of a token come from? From its request's seed and its place in the output, nothing else.
+"""Counter-based random numbers of sampling: one uniform per (request seed, output position).
 
 A counter-based generator: no state to carry, so a request draws the same numbers alone, in any batch, and again after
 preemption. The mixer is the finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number

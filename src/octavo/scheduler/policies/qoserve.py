@@ -1,4 +1,4 @@
-"""Deadlines and shortest work in one order, chunks as long as the decodes can bear, hopeless requests put aside.
+"""QoServe: hybrid of earliest deadline and shortest work, dynamic chunk size, late requests deferred.
 
 Niyama (Goel et al., arXiv 2503.22562), published as QoServe (ASPLOS 2026):
 

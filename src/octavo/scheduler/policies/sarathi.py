@@ -1,4 +1,4 @@
-"""Order of arrival in steps short enough for the strictest time per token: stall-free batching.
+"""Sarathi: stall-free batching, order of arrival in steps short enough for the strictest TPOT objective.
 
 Sarathi-Serve (Agrawal et al., OSDI 2024): decodes always run, and prefill chunks fill up what a target step time
 leaves. Deviation: the paper profiles one token budget for a target offline; here the forecast of step times gives it

@@ -1,4 +1,4 @@
-"""Shortest job first, by the tokens that are forecast to be left of it.
+"""Shortest job first, by forecast remaining work.
 
 Shortest remaining processing time minimises the mean time in the system (Schrage 1968); with predicted answer lengths
 it is SSJF (Qiu et al. 2024, "Efficient interactive LLM serving with proxy model-based sequence length prediction").

@@ -1,4 +1,4 @@
-"""Two steps at once: this step's chunk is chosen together with the next one's, and a knapsack picks who can be saved.
+"""SlidingServe: chunk sizes of two steps chosen together; a knapsack picks the requests to save.
 
 SlidingServe (Chen et al., arXiv 2606.05933): a chunk as long as this step's deadlines allow may eat the time that the
 next step needs. Three parts, as there:

@@ -1,4 +1,4 @@
-"""Keep the most promises, let nobody wait for ever, and let no tenant take another's share. Octavo's own policy.
+"""``slo``, Octavo's own policy: most SLOs attained, bounded waiting, fairness between tenants.
 
 Who starts next, in this order, among tenants whose service is at most a fair lead (``FAIR_LEAD_TOKENS``,
 ``FAIR_LEAD_PROMPTS``, ``FAIR_LEAD_CACHE``) ahead of the least served one that waits:
