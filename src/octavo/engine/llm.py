@@ -84,6 +84,7 @@ class LLM:
 
     @property
     def info(self) -> EngineInfo:
+        """Model, context length, KV cache and dtype of the engine."""
         return self._engine.info
 
     def generate(self, prompts: Prompt | Sequence[Prompt], params: Params = None) -> list[Output]:

@@ -37,6 +37,7 @@ class Histogram:
         self._sum += value * count
 
     def collect(self) -> HistogramMetricFamily:
+        """The histogram as Prometheus' library exports it."""
         family = HistogramMetricFamily(self._name, self._help)
         family.add_metric([], list(zip(self._labels, accumulate(self._counts), strict=True)), self._sum)
         return family

@@ -145,6 +145,7 @@ class MetricsCollector(Collector):
         return encoder(self._registry), content_type
 
     def collect(self) -> Iterator[Metric]:
+        """Every metric family, for the registry's exposition."""
         yield from _gauges(self._stats)
         for name, (metric, text) in _ENGINE_COUNTERS.items():
             yield CounterMetricFamily(metric, text, value=self._totals[name])

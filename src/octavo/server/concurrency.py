@@ -26,6 +26,7 @@ class DrainRate:
         self._slots: deque[tuple[int, int]] = deque()  # (slot number, ends), oldest first
 
     def record(self, now_s: float, count: int = 1) -> None:
+        """``count`` requests have ended at ``now_s``."""
         slot = int(now_s / self._slot_s)
         if self._slots and self._slots[-1][0] >= slot:
             last, ends = self._slots.pop()

@@ -61,6 +61,7 @@ class GenerationEndpoint(Generic[B]):
         self._state = state
 
     async def post(self, request: Request) -> Response:
+        """The whole response, or a stream of server-sent events if the body asks for one."""
         arrival_s = time.monotonic()
         api, state = self._api, self._state
         body: Any = await read_body(request, api.schema, state.config.max_body_bytes)

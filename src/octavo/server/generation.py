@@ -57,6 +57,7 @@ class Job:
 
     @property
     def done(self) -> bool:
+        """Every choice has its finish reason."""
         return len(self.finished) == len(self.submissions)
 
     def timings(self) -> RequestTimings:

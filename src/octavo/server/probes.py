@@ -35,6 +35,8 @@ class Probes:
 
     @property
     def operations(self) -> list[Operation]:
+        """The four routes and their descriptions."""
+
         def status(path: str, endpoint: Endpoint, summary: str) -> Operation:
             return Operation(
                 method="GET",

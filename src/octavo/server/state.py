@@ -23,6 +23,8 @@ LOADING_RETRY_S = 2.0  # models load in seconds; a client that asks again soon i
 
 
 class Phase(enum.StrEnum):
+    """loading -> ready -> draining; failed from any of them."""
+
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"

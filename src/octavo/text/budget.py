@@ -30,9 +30,11 @@ class Budget(threading.local):
         self._deadline_s = 0.0
 
     def start(self) -> None:
+        """A rendering begins on this thread."""
         self._steps, self._chars, self._deadline_s = MAX_STEPS, MAX_CHARS, time.monotonic() + MAX_TIME_S
 
     def step(self) -> None:
+        """Charge one step. Raises ``BudgetError`` beyond the steps or the time."""
         self._steps -= 1
         if self._steps < 0:
             raise BudgetError(f"more than {MAX_STEPS} loop iterations and calls")

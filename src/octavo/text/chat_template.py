@@ -61,6 +61,7 @@ class ChatTemplate:
 
     @property
     def supports_tools(self) -> bool:
+        """The template reads ``tools``."""
         return "tools" in self._read_variables
 
     def render(

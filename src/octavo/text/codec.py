@@ -112,6 +112,7 @@ class BackendCodec:
         return known
 
     def token_id(self, text: str) -> int | None:
+        """The id of a token by its text in the vocabulary, None if it is not there."""
         found: int | None = self._backend.token_to_id(text)
         return found
 

@@ -29,6 +29,7 @@ class Detokenizer:
         return "".join(self.push_one(token_id) for token_id in token_ids)
 
     def push_one(self, token_id: int) -> str:
+        """The text that this token completes."""
         if token_id in self._skipped:
             return ""
         data = self._token_bytes(token_id)

@@ -60,9 +60,11 @@ def find_rule(name: str, origin: str) -> PreTokenizerRule:
 
 
 def build_pre_tokenizer(rule: PreTokenizerRule) -> pre_tokenizers.PreTokenizer:
+    """The rule as a pre-tokenizer of the `tokenizers` library."""
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.patterns]
     return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def build_normalizer(rule: PreTokenizerRule) -> normalizers.Normalizer | None:
+    """The rule's normaliser of the `tokenizers` library, None if it has none."""
     return normalizers.NFC() if rule.nfc else None

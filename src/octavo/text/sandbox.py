@@ -67,6 +67,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.globals = {name: value for name, value in self.globals.items() if name in _GLOBALS}
 
     def begin(self) -> None:
+        """A rendering begins: its budget is full."""
         self._budget.start()
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:

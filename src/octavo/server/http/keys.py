@@ -22,6 +22,7 @@ class ApiKeys:
 
     @property
     def required(self) -> bool:
+        """There is a key, so every request needs one."""
         return bool(self._digests)
 
     def tenant(self, authorization: bytes, x_api_key: bytes) -> str:

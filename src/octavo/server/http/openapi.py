@@ -61,6 +61,7 @@ class Operation:
 
     @property
     def route(self) -> Route:
+        """The Starlette route of this operation."""
         return Route(self.path, self.endpoint, methods=[self.method])
 
     @property

@@ -21,6 +21,8 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class ErrorBody(msgspec.Struct, kw_only=True, frozen=True):
+    """``param`` names the field of the request; ``code`` is for machines."""
+
     message: str
     type: str
     param: str | None = None
@@ -34,10 +36,12 @@ class ErrorResponse(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def json_response(body: msgspec.Struct, status: int = 200) -> Response:
+    """``body`` encoded by msgspec."""
     return Response(msgspec.json.encode(body), status, media_type=JSON)
 
 
 def error_body(error: OctavoError) -> ErrorResponse:
+    """The error in OpenAI's shape."""
     return ErrorResponse(error=ErrorBody(message=error.message, type=error.type, param=error.param, code=error.code))
 
 

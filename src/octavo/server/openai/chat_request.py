@@ -31,6 +31,8 @@ class ContentPart(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ChatMessage(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One message of a conversation, with every field that OpenAI's clients send; not all are honoured."""
+
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: Name | None = None

@@ -16,6 +16,7 @@ _ERRORS = (400, 401, 404, 413, 500, 503)
 
 
 def generation_operations(state: ServerState) -> list[Operation]:
+    """The two routes that generate."""
     return [
         Operation(
             method="POST",

@@ -13,6 +13,8 @@ LOWEST = -9999.0
 
 
 class CompletionLogprobs(msgspec.Struct, kw_only=True, frozen=True):
+    """Of /v1/completions: parallel lists, one entry per token."""
+
     text_offset: list[int]
     token_logprobs: list[float | None]
     tokens: list[str]
@@ -26,6 +28,8 @@ class TopLogprob(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ContentLogprob(msgspec.Struct, kw_only=True, frozen=True):
+    """Of one token of a chat completion."""
+
     token: str
     logprob: float
     bytes: list[int] | None
@@ -55,6 +59,7 @@ def completion_logprobs(
 
 
 def chat_logprobs(entries: Iterable[DecodedLogprobs]) -> ChatLogprobs:
+    """Of one or more tokens, in the shape of /v1/chat/completions."""
     content: list[ContentLogprob] = []
     for entry in entries:
         token = entry.token

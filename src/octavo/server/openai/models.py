@@ -15,6 +15,8 @@ from octavo.server.state import ServerState
 
 
 class ModelCard(msgspec.Struct, kw_only=True, frozen=True):
+    """The served model, in OpenAI's shape; ``max_model_len`` and what follows are extensions."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -37,6 +39,7 @@ class Models:
 
     @property
     def operations(self) -> list[Operation]:
+        """The two routes and their descriptions."""
         return [
             Operation(
                 method="GET",

@@ -63,6 +63,7 @@ class Tokenization:
 
     @property
     def operations(self) -> list[Operation]:
+        """The two routes and their descriptions."""
         errors = (400, 401, 404, 413, 503)
         return [
             Operation(

@@ -19,6 +19,8 @@ class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Usage(msgspec.Struct, kw_only=True, frozen=True):
+    """Tokens of the whole HTTP request; each prompt counts once, however many choices share it."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
