@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from octavo.bench.client.health import lags_s
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.target import Target
-from octavo.bench.model import BenchRequest, LoadPlan, Outcome
 from octavo.bench.run import RunOutcome, run_blocking
+from octavo.bench.types import BenchRequest, LoadPlan, Outcome
 from support.stub_server import StubConfig, StubProcess
 
 MESSAGES = [{"role": "user", "content": "How fast is a load generator? " * 10}]

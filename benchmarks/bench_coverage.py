@@ -22,13 +22,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from octavo.bench.model import Interval
 from octavo.bench.statistics.dependence import block_length, block_means, inflation
 from octavo.bench.statistics.mean import mean_interval
 from octavo.bench.statistics.quantile import quantile_intervals
 from octavo.bench.statistics.trend import slope_p_value
 from octavo.bench.statistics.warm_up import warm_up_length
 from octavo.bench.summary import FEWEST_EFFECTIVE, TREND_P_VALUE
+from octavo.bench.types import Interval
 from support.latency_processes import Process, lognormal, queue
 from support.simulated_runs import queue_records
 

@@ -17,8 +17,8 @@ from octavo.bench.client.journal import read_journal
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.progress import Progress
 from octavo.bench.client.target import Target, parse_address
-from octavo.bench.model import BenchRequest, LoadPlan, Outcome
 from octavo.bench.run import Interrupts, run_plan
+from octavo.bench.types import BenchRequest, LoadPlan, Outcome
 from octavo.errors import BenchError, ConfigError
 from support.bench_load import closed_plan, open_plan, requests, virtual_run
 from support.stub_server import StubConfig, StubProcess, StubServer

@@ -10,7 +10,7 @@ import pytest
 
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.progress import Progress
-from octavo.bench.model import BenchRequest, Outcome
+from octavo.bench.types import BenchRequest, Outcome
 from support.bench_load import closed_plan, open_plan, requests, virtual_run
 from support.stub_server import StubConfig
 from support.virtual_time import VirtualTimeLoop

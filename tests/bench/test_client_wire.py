@@ -14,14 +14,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from octavo.bench.client.answer import Answer
 from octavo.bench.client.metrics import gauges, snapshot
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.progress import Progress, Tally
+from octavo.bench.client.response import Response
 from octavo.bench.client.target import Prompt, Target
 from octavo.bench.live import live_view
-from octavo.bench.model import BenchRequest, Outcome, RequestRecord
 from octavo.bench.run import run_blocking, run_plan
+from octavo.bench.types import BenchRequest, Outcome, RequestRecord
 from octavo.errors import ConfigError
 from support.bench_load import closed_plan, open_plan, requests, virtual_run
 from support.stub_server import StubConfig, StubProcess, serve
@@ -114,7 +114,7 @@ def test_text_can_go_to_the_chat_route_and_usage_can_be_asked_for_in_each_chunk(
 def heard(*events: dict[str, Any] | bytes, times: list[float] | None = None) -> RequestRecord:
     """The record of an answer with these events, one each 0.1 s."""
     request = BenchRequest(index=0, text="x")
-    answer = Answer(request, Prompt.of(request), 0.0, keep_text=False)
+    answer = Response(request, Prompt.of(request), 0.0, keep_text=False)
     answer.head(200, "text/event-stream; charset=utf-8")
     for place, event in enumerate(events):
         data = event if isinstance(event, bytes) else msgspec.json.encode(event)

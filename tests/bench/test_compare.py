@@ -12,7 +12,7 @@ from rich.console import Console
 from octavo.bench.compare import METRICS, compare, metric, runs_needed
 from octavo.bench.compare_table import ratio_text, render
 from octavo.bench.compare_warnings import interleaved as are_interleaved
-from octavo.bench.model import Counts, Interval, Run, Slo
+from octavo.bench.types import Counts, Interval, Run, Slo
 from octavo.errors import BenchError, ConfigError
 from support.simulated_runs import NOTHING, Server, interleaved, interval, latency, run, summary
 

@@ -22,17 +22,17 @@ from scipy import stats
 from octavo.bench.calibration import Calibration
 from octavo.bench.client.target import Target
 from octavo.bench.http_target import Abilities, asked_form, common_form, probe
-from octavo.bench.launched import LaunchedServer, command_words, free_port
-from octavo.bench.measure import Measured
+from octavo.bench.launched_server import LaunchedServer, command_words, free_port
 from octavo.bench.peers import Peer, PeersResult, Watch, compare_peers, paired_ratios, parse_pairs, ratio_of_rounds
-from octavo.bench.suite import Repetition, RowResult, SuiteOptions
-from octavo.bench.suite_rows import Row
+from octavo.bench.scenario_metrics import Measured
+from octavo.bench.scenarios import Scenario
+from octavo.bench.suite import Repetition, ScenarioResult, SuiteOptions
 from octavo.bench.suite_table import peers_grid, peers_markdown, servers_grid
 from octavo.bench.throughput import Figure
 from octavo.errors import BenchError, ConfigError
 from support.stub_server import StubConfig, StubServer, serve
 
-ROWS = (Row("burst", "synthetic:prompt=8,output=5", users=2, num_requests=2),)
+ROWS = (Scenario("burst", "synthetic:prompt=8,output=5", users=2, num_requests=2),)
 NAMES = ("first", "second")
 
 
@@ -157,9 +157,9 @@ def test_all_are_asked_the_same() -> None:
         common_form([abilities("messages"), abilities("tokens")])
 
 
-def row(target: str, rates: list[float], failed: int = 0) -> RowResult:
+def row(target: str, rates: list[float], failed: int = 0) -> ScenarioResult:
     measured = [Measured(ok=1, failed=failed, output_tokens_per_s=rate) for rate in rates]
-    return RowResult(
+    return ScenarioResult(
         row="r",
         target=target,
         workload="w",
@@ -206,13 +206,13 @@ SERVER = """
 import http.server, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open(sys.argv[2], "w").write(str(child.pid))
-class Answer(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/v1/models" else 404)
         self.end_headers()
         self.wfile.write(b"{}")
     def log_message(self, *words): pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
@@ -249,12 +249,12 @@ IDLE = """
 import http.server, sys, threading
 if sys.argv[2] == "spins":
     threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
-class Answer(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
     def log_message(self, *words): pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octavo.bench.model import BenchRequest, LoadPlan
 from octavo.bench.plan import PlanOptions, check, digest, encode, make_plan
 from octavo.bench.prompts import PromptOptions
+from octavo.bench.types import BenchRequest, LoadPlan
 from octavo.errors import ConfigError
 
 workloads = st.sampled_from(

@@ -11,17 +11,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from octavo.bench import figures
+from octavo.bench import plots
 from octavo.bench.calibration import Calibration
-from octavo.bench.measure import Measured, Spread
-from octavo.bench.model import Counts, Interval, Latency, Outcome, RequestRecord, Run
 from octavo.bench.peers import Peer, PeerRatio, PeersResult
 from octavo.bench.report.files import Results, read
 from octavo.bench.report.page import render, sections
 from octavo.bench.report.parts import Pen, Picture
 from octavo.bench.result import save
-from octavo.bench.suite import Repetition, RowResult, SuiteResult
+from octavo.bench.scenario_metrics import Measured, Spread
+from octavo.bench.suite import Repetition, ScenarioResult, SuiteResult
 from octavo.bench.summary import count, summarise
+from octavo.bench.types import Counts, Interval, Latency, Outcome, RequestRecord, Run
 from octavo.cli.main import run as octavo
 from support.simulated_runs import NOTHING, Server, interleaved, queue_records, run
 
@@ -201,7 +201,7 @@ def test_runs_at_several_rates_are_a_sweep() -> None:
 
 def suite(**more: object) -> SuiteResult:
     measured = Measured(ok=1, failed=0, output_tokens_per_s=10.0)
-    row = RowResult(
+    row = ScenarioResult(
         row="single", target="offline", workload="w", users=1, num_requests=1, num_failed=1, notes=[HOSTILE],
         repetitions=[Repetition(measured=measured, limit=None, calibration=0)],
         output_tokens_per_s=Spread(10.0, 9.0, 11.0), fraction=Spread(0.5, 0.4, 0.6), formula="2 x 2",
@@ -296,4 +296,4 @@ def test_the_command_writes_the_page_and_the_figures(
     assert {"run-1-latency-cdf.svg", "run-1-latency-cdf.png"} <= set(names)
     assert (tmp_path / "out/f/run-1-latency-cdf.png").read_bytes().startswith(b"\x89PNG")
     assert f"{len(names) // 2} figures" in capsys.readouterr().out
-    assert set(figures.FORMATS) == {"svg", "png"}
+    assert set(plots.FORMATS) == {"svg", "png"}

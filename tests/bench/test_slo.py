@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.bench.model import Slo
 from octavo.bench.slo import parse_slo
+from octavo.bench.types import Slo
 from octavo.durations import RUN_UNITS_S, UNITS_S, parse_duration, parse_run_time
 from octavo.errors import ConfigError
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from octavo.bench.model import Interval
+from octavo.bench.statistics.binomial_check import check_share, requests_needed
 from octavo.bench.statistics.dependence import (
     autocovariance,
     block_length,
@@ -24,12 +24,12 @@ from octavo.bench.statistics.fairness import jain
 from octavo.bench.statistics.knee import find_knee
 from octavo.bench.statistics.mean import mean_interval
 from octavo.bench.statistics.permutation import holm, permutation_p_value, smallest_p_value
-from octavo.bench.statistics.promise import check_promise, requests_needed
 from octavo.bench.statistics.quantile import quantile_intervals
 from octavo.bench.statistics.trend import slope_p_value
 from octavo.bench.statistics.warm_up import warm_up_length
 from octavo.bench.statistics.working_model import autocorrelation, autoregression, joint_exceedance
 from octavo.bench.summary import FEWEST_EFFECTIVE
+from octavo.bench.types import Interval
 from support.latency_processes import Process, lognormal, queue
 
 NOTHING = Interval(None, None, None)
@@ -269,24 +269,24 @@ def test_the_ratio_of_few_and_of_many_runs() -> None:
 
 def test_a_promise_is_shown_by_299_requests_without_a_miss() -> None:
     assert requests_needed(0.0) == 299
-    assert check_promise(299, 0).kept and not check_promise(298, 0).kept
-    assert check_promise(1000, 4).kept and not check_promise(1000, 5).kept
-    assert not check_promise(0, 0).kept
-    assert not check_promise(10, 10).kept
-    assert requests_needed(0.01) == 0 == check_promise(100, 2).num_needed
+    assert check_share(299, 0).kept and not check_share(298, 0).kept
+    assert check_share(1000, 4).kept and not check_share(1000, 5).kept
+    assert not check_share(0, 0).kept
+    assert not check_share(10, 10).kept
+    assert requests_needed(0.01) == 0 == check_share(100, 2).num_needed
     needed = requests_needed(0.005)
-    assert check_promise(needed, math.ceil(0.005 * needed - 1e-9)).kept
+    assert check_share(needed, math.ceil(0.005 * needed - 1e-9)).kept
 
 
 def test_correlated_requests_show_a_promise_later() -> None:
-    assert check_promise(600, 0, worth=0.5).kept and not check_promise(590, 0, worth=0.5).kept
-    assert check_promise(600, 0, worth=0.5).num_needed == 598
-    assert check_promise(2000, 8, worth=0.5).share_low == pytest.approx(check_promise(1000, 4).share_low)
-    assert check_promise(600, 0, worth=0.5).num_requests == 600
+    assert check_share(600, 0, worth=0.5).kept and not check_share(590, 0, worth=0.5).kept
+    assert check_share(600, 0, worth=0.5).num_needed == 598
+    assert check_share(2000, 8, worth=0.5).share_low == pytest.approx(check_share(1000, 4).share_low)
+    assert check_share(600, 0, worth=0.5).num_requests == 600
 
 
 def test_a_promise_is_called_kept_of_a_server_that_breaks_it_in_at_most_five_percent() -> None:
-    kept = np.array([check_promise(1000, over).kept for over in range(30)])
+    kept = np.array([check_share(1000, over).kept for over in range(30)])
     assert kept @ stats.binom.pmf(np.arange(30), 1000, 0.01) <= 0.05
     assert kept @ stats.binom.pmf(np.arange(30), 1000, 0.002) >= 0.9
 

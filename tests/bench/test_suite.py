@@ -11,12 +11,12 @@ from rich.console import Console
 
 from octavo.bench.calibration import Calibration, faster
 from octavo.bench.limits import ModelFacts, as_served, limit_of, work_of
-from octavo.bench.measure import Spread, measure
-from octavo.bench.model import BenchRequest, LoadPlan, Outcome, RequestRecord
-from octavo.bench.suite import Answers, SuiteOptions, SuiteResult, SuiteRun, plan_of, ratios
-from octavo.bench.suite_rows import SUITES, Row, choose_rows, find_suite
+from octavo.bench.scenario_metrics import Spread, measure
+from octavo.bench.scenarios import SUITES, Scenario, choose_scenarios, find_suite
+from octavo.bench.suite import PlanResponses, SuiteOptions, SuiteResult, SuiteRun, plan_of, ratios
 from octavo.bench.suite_table import limits_lines, machine_line, model_line, number, suite_grid, suite_markdown
 from octavo.bench.throughput import Figure
+from octavo.bench.types import BenchRequest, LoadPlan, Outcome, RequestRecord
 from octavo.config import EngineConfig
 from octavo.errors import BenchError, ConfigError
 from support.executor_tiny import write_tiny_llama
@@ -33,7 +33,7 @@ FACTS = ModelFacts(
     head_dim=5,
     vocab_size=1000,
 )
-BURST = Row("burst", "synthetic:prompt=6,output=4", users=3, num_requests=3)
+BURST = Scenario("burst", "synthetic:prompt=6,output=4", users=3, num_requests=3)
 
 
 def figure(best: float) -> Figure:
@@ -222,45 +222,45 @@ def test_repetitions_have_the_same_lengths_and_other_tokens() -> None:
 def test_no_two_rows_share_a_prompt() -> None:
     """A prefix cache would answer the second one of them from the first."""
     options = SuiteOptions(max_context=256, vocab_high=512)
-    plans = [plan_of(Row(f"row {i}", "synthetic:prompt=32,output=4", 4, 4), options, 0) for i in range(3)]
+    plans = [plan_of(Scenario(f"row {i}", "synthetic:prompt=32,output=4", 4, 4), options, 0) for i in range(3)]
     starts = [tuple((request.token_ids or [])[:16]) for plan in plans for request in plan.requests]
     assert len(set(starts)) == len(starts)
 
 
 def test_rows_by_name() -> None:
     suite = find_suite("cpu")
-    assert [row.name for row in choose_rows(suite, " mixed , single")] == ["mixed", "single"]
-    quick = choose_rows(suite, quick=True)
-    assert 0 < len(quick) < len(choose_rows(suite))
+    assert [row.name for row in choose_scenarios(suite, " mixed , single")] == ["mixed", "single"]
+    quick = choose_scenarios(suite, quick=True)
+    assert 0 < len(quick) < len(choose_scenarios(suite))
     with pytest.raises(ConfigError, match="unknown row 'fast'; known: single, prefill-1024"):
-        choose_rows(suite, "fast")
+        choose_scenarios(suite, "fast")
     with pytest.raises(ConfigError, match="unknown suite 'gpu'; known: cpu"):
         find_suite("gpu")
 
 
 class Known:
-    """Answers every plan with tokens at a known rate; gone after ``lives`` plans."""
+    """PlanResponses every plan with tokens at a known rate; gone after ``lives`` plans."""
 
     def __init__(self, name: str, order: list[str], step_s: float = 0.25, lives: int = 100) -> None:
         self.name, self._order, self._step_s, self._lives = name, order, step_s, lives
 
-    def run(self, plan: LoadPlan) -> Answers:
+    def run(self, plan: LoadPlan) -> PlanResponses:
         self._order.append(self.name)
         self._lives -= 1
         if self._lives < 0:
             raise BenchError(f"{self.name} is gone")
-        return Answers(records=[record(one.index, 1.0, self._step_s, one.max_tokens) for one in plan.requests])
+        return PlanResponses(records=[record(one.index, 1.0, self._step_s, one.max_tokens) for one in plan.requests])
 
 
 def test_cached_prompts_and_prompts_of_text_are_noted() -> None:
     """A server that knows a prompt already computes less of it; how long a text is, is for the server to say."""
 
     class Counts(Known):
-        def run(self, plan: LoadPlan) -> Answers:
+        def run(self, plan: LoadPlan) -> PlanResponses:
             records = [record(one.index, 1.0, 0.25, one.max_tokens) for one in plan.requests]
             for one in records:
                 one.prompt_tokens, one.cached_tokens = 8, 2
-            return Answers(records=records)
+            return PlanResponses(records=records)
 
     run = SuiteRun([Counts("http", [])], SuiteOptions(repetitions=1, form="text"), machine, FACTS)
     run.run([BURST])
@@ -344,7 +344,7 @@ def test_tables() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "stored", "int8", "int4"])
 def test_every_dtype_of_the_engine_has_a_limit(dtype: str, tmp_path: Path) -> None:
     """A new dtype once left the suite without facts; those of weights in 8 or 4 bits are held to the int8 rate."""
-    from octavo.cli.offline import model_facts
+    from octavo.bench.offline_target import model_facts
 
     write_tiny_llama(tmp_path)
     facts = model_facts("m", tmp_path, EngineConfig(dtype=dtype, kv_dtype="float32"))
@@ -354,14 +354,14 @@ def test_every_dtype_of_the_engine_has_a_limit(dtype: str, tmp_path: Path) -> No
 
 
 def test_the_engine_in_this_process_answers_a_plan() -> None:
-    from octavo.cli.offline import OfflineTarget
+    from octavo.bench.offline_target import OfflineTarget
 
-    row = Row("turns", "synthetic:prompt=20,output=9", users=2, num_requests=5)
+    row = Scenario("turns", "synthetic:prompt=20,output=9", users=2, num_requests=5)
     options = SuiteOptions(vocab_high=512)
     with OfflineTarget("fake", None, EngineConfig(executor="fake")) as target:
         made = plan_of(row, options, 0)
         answers = target.run(made)
-        too_long = Row("long", "synthetic:prompt=9000,output=9", users=1, num_requests=1)
+        too_long = Scenario("long", "synthetic:prompt=9000,output=9", users=1, num_requests=1)
         refused = target.run(plan_of(too_long, options, 0))
     assert [one.index for one in answers.records] == list(range(5))
     for one in answers.records:

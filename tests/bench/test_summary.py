@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from octavo.bench.model import Interval, Outcome, RequestRecord, Slo, Summary
-from octavo.bench.promises import meets
+from octavo.bench.slo_attainment import meets
 from octavo.bench.summary import FEWEST_EFFECTIVE, FORMULAS, count, summarise
+from octavo.bench.types import Interval, Outcome, RequestRecord, Slo, Summary
 
 NOTHING = Interval(None, None, None)
 

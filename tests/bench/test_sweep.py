@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from octavo.bench.model import Outcome, Run, Slo
 from octavo.bench.summary import summarise
 from octavo.bench.sweep import Search, find_max_rate, knee_of, sweep
+from octavo.bench.types import Outcome, Run, Slo
 from octavo.errors import ConfigError
 from support.simulated_runs import interval, latency, queue_records, run, summary
 

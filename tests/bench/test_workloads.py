@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.bench.lengths import Lengths, parse_lengths
-from octavo.bench.model import BenchRequest, LoadPlan, Slo
 from octavo.bench.plan import PlanOptions, make_plan
 from octavo.bench.prompts import PromptOptions, calibrate
 from octavo.bench.specs import describe
 from octavo.bench.traces import read_trace
+from octavo.bench.types import BenchRequest, LoadPlan, Slo
 from octavo.bench.words import WORDS
 from octavo.bench.workloads import WORKLOADS, parse_workload, workload_spec
 from octavo.errors import ConfigError

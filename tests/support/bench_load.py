@@ -13,8 +13,8 @@ import msgspec
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.progress import Observer
 from octavo.bench.client.target import Target
-from octavo.bench.model import BenchRequest, LoadPlan
 from octavo.bench.run import Interrupts, RunOutcome, run_plan
+from octavo.bench.types import BenchRequest, LoadPlan
 from support.stub_server import StubConfig, StubServer, serve
 from support.virtual_time import VirtualTimeLoop, run_virtual
 

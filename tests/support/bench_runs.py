@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from octavo.bench.model import (
+from octavo.bench.types import (
     ClientLag,
     Counts,
     Interval,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from octavo.bench.model import ClientLag, Counts, Interval, Latency, RequestRecord, Run, Slo, Summary
+from octavo.bench.types import ClientLag, Counts, Interval, Latency, RequestRecord, Run, Slo, Summary
 from support.latency_processes import SIGMA, lognormal
 
 NOTHING = Interval(None, None, None)

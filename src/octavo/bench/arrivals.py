@@ -1,4 +1,4 @@
-"""When requests are sent: every arrival process as a pure function of (parameters, horizon, random generator) -> seconds.
+"""Arrival processes (constant, Poisson, gamma, ramp, stepped, diurnal, closed): the intended send times of a plan, in seconds.
 
 Times are intended send times since the start of the run, in order, all computed before the first request. Processes with a
 rate that changes over time are Poisson processes by inversion of the integrated rate (Cinlar, Introduction to Stochastic

@@ -1,4 +1,4 @@
-"""Plan + outcome -> the ``Run`` that goes to disk: summary, provenance, verdict."""
+"""The result of a run, from load plan and outcome: summary, provenance, validity."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from octavo import __version__
 from octavo.bench.client.health import lags_s
-from octavo.bench.model import ClientLag, LoadPlan, Run, Slo
 from octavo.bench.plan import digest
 from octavo.bench.provenance import command_line, commit, machine_facts
 from octavo.bench.run import RunOutcome
 from octavo.bench.summary import FORMULAS, count, summarise
+from octavo.bench.types import ClientLag, LoadPlan, Run, Slo
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can this machine do at most, now? Memory read bandwidth and matrix rates, measured beside every group of a suite.
+"""Calibration of this machine: memory read bandwidth and matmul FLOP/s, measured beside every group of a suite.
 
 A shared machine changes from minute to minute, so a fraction of the limit means something only with the limit measured at the
 same time. Every figure is the best of several ways and of many short windows of all threads together (``throughput``; a limit

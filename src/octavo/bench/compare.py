@@ -1,4 +1,4 @@
-"""Is one label faster than another, by how much, how sure: repeated runs of each, taken A B A B, compared run by run.
+"""Comparison of labels over repeated runs, taken A B A B: ratio of each metric, its interval, and a permutation test.
 
 The unit is the run (see `statistics/permutation.py` for why). The first label is the baseline; every other one is compared with
 it in every metric, and Holm's correction covers all of these tests together.
@@ -17,10 +17,10 @@ import numpy as np
 from scipy import stats
 
 from octavo.bench.compare_warnings import warnings_of
-from octavo.bench.model import Interval, Run, Slo, Summary
 from octavo.bench.statistics.dependence import Array
 from octavo.bench.statistics.effect import ratio_interval
 from octavo.bench.statistics.permutation import holm, permutation_p_value, smallest_p_value
+from octavo.bench.types import Interval, Run, Slo, Summary
 from octavo.errors import BenchError, ConfigError
 
 LEVEL = 0.05
@@ -64,7 +64,7 @@ METRICS = tuple(
 )
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class MetricComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of one label against the baseline. ``verdict``: "faster", "slower" or "no difference shown"."""
 
     metric: str
@@ -83,7 +83,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str
     num_runs: dict[str, int]
-    rows: list[Row]
+    rows: list[MetricComparison]
     warnings: list[str]
     left_out: dict[str, str] = {}  # metric -> why it was not tested
     level: float = LEVEL
@@ -119,7 +119,7 @@ def compare(
     rows = []
     for (metric, label, base, other), p_value, corrected in zip(tested, p_values, holm(p_values), strict=True):
         rows.append(
-            Row(
+            MetricComparison(
                 metric=metric.name,
                 unit=metric.unit,
                 more_is_better=metric.more_is_better,

@@ -1,4 +1,4 @@
-"""A ``Comparison`` as a table for the terminal."""
+"""The table of a ``Comparison`` for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octavo.bench.compare import Comparison
-from octavo.bench.model import Interval
+from octavo.bench.types import Interval
 
 STYLES = {"faster": "bold green", "slower": "bold red"}
 

@@ -1,4 +1,4 @@
-"""What makes a comparison unfair: runs that differ in more than their label."""
+"""Warnings of an unfair comparison: runs that differ in more than their label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import msgspec
 
-from octavo.bench.model import Run
+from octavo.bench.types import Run
 
 SAME: Mapping[str, tuple[str, Callable[[Run], str]]] = {
     "machine": ("the machines differ", lambda run: msgspec.json.encode(run.machine, order="deterministic").decode()),

@@ -1,4 +1,4 @@
-"""A server as a target of suites: what it can do, asked once; then plans sent by the load generator."""
+"""A server as the target of a suite: probe of its abilities, then plans sent by the load generator."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.target import Target, authorization
-from octavo.bench.model import LoadPlan
 from octavo.bench.run import run_blocking
-from octavo.bench.suite import Answers
+from octavo.bench.suite import PlanResponses
+from octavo.bench.types import LoadPlan
 from octavo.errors import BenchError, ConfigError
 
 PROBE_TOKENS = 24
@@ -92,12 +92,14 @@ class HttpTarget:
         self.name, self.abilities = name, abilities
         self._target = target if abilities is None else msgspec.structs.replace(target, model=abilities.model)
 
-    def run(self, plan: LoadPlan) -> Answers:
+    def run(self, plan: LoadPlan) -> PlanResponses:
         if self.abilities is not None and not self.abilities.ignore_eos:
             requests = [msgspec.structs.replace(one, ignore_eos=False) for one in plan.requests]
             plan = msgspec.structs.replace(plan, requests=requests)
         outcome = run_blocking(plan, self._target, ClientOptions(scrape_interval_s=0.0))
-        return Answers(records=outcome.records, invalid_reason=outcome.invalid_reason, stopped=outcome.stopped_by_user)
+        return PlanResponses(
+            records=outcome.records, invalid_reason=outcome.invalid_reason, stopped=outcome.stopped_by_user
+        )
 
 
 def _first_model(client: httpx.Client, target: Target) -> str:

@@ -1,4 +1,4 @@
-"""How fast could this machine do it at best? Arithmetic on a model and a load plan against a calibration; no measurement here.
+"""Roofline limits of a load plan on this machine: arithmetic on model, plan and calibration; no measurement here.
 
 Roofline (Williams, Waterman, Patterson, CACM 2009): a phase takes at least its bytes over the bandwidth and at least its
 operations over the matrix rate, whichever is more. For a request of P prompt and O output tokens (the first comes with the
@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from octavo.bench.calibration import Calibration
-from octavo.bench.model import BenchRequest, LoadPlan
+from octavo.bench.types import BenchRequest, LoadPlan
 from octavo.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""What does the person at the terminal see while a run goes on? A small live table; without a terminal, a line now and then."""
+"""Live progress table in the terminal during a run; without a terminal, a line now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same rows against several servers, strictly interleaved: A B C, A B C, ... with calibrations between the groups.
+"""Comparison of several servers on the same scenarios, strictly interleaved (A B C, A B C, ...).
 
 A ratio is taken within each round, where both servers met the same machine. Its 95 % interval is Student's t on the logarithms of
 the rounds' ratios (paired): it assumes that they scatter normally, and with three rounds it is wide.
@@ -16,9 +16,9 @@ import msgspec
 from octavo.bench.calibration import Calibration
 from octavo.bench.client.target import Target
 from octavo.bench.http_target import Abilities, HttpTarget, asked_form, common_form, probe
-from octavo.bench.model import Interval
-from octavo.bench.suite import Calibrate, RowResult, Say, SuiteOptions, SuiteRun
-from octavo.bench.suite_rows import Row
+from octavo.bench.scenarios import Scenario
+from octavo.bench.suite import Calibrate, Say, ScenarioResult, SuiteOptions, SuiteRun
+from octavo.bench.types import Interval
 from octavo.errors import BenchError, ConfigError, OctavoError
 
 PEERS_SCHEMA_VERSION = 1
@@ -64,7 +64,7 @@ class PeersResult(msgspec.Struct, kw_only=True):
     form: str  # of the prompts: tokens, text, messages
     complete: bool = True  # False: stopped, or written while it was still going on
     peers: list[Peer]
-    rows: list[RowResult]
+    rows: list[ScenarioResult]
     ratios: list[PeerRatio]
     calibrations: list[Calibration]
     notes: list[str] = []
@@ -83,12 +83,12 @@ def parse_pairs(items: Sequence[str], what: str) -> dict[str, str]:
     return pairs
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class PeersComparison(msgspec.Struct, frozen=True, kw_only=True):
     """What came out; ``form`` is that of the prompts."""
 
     form: str
     complete: bool
-    rows: list[RowResult]
+    rows: list[ScenarioResult]
     calibrations: list[Calibration]
     ratios: list[PeerRatio]
 
@@ -98,17 +98,17 @@ class Watch:
     """Who is told: ``say`` one line of progress, ``keep`` all that is known after every group."""
 
     say: Say = lambda line: None
-    keep: Callable[[Comparison], None] = lambda compared: None
+    keep: Callable[[PeersComparison], None] = lambda compared: None
 
 
 def compare_peers(
     peers: Sequence[Peer],
-    rows: Sequence[Row],
+    rows: Sequence[Scenario],
     options: SuiteOptions,
     calibrate: Calibrate,
     watch: Watch | None = None,
     api_keys: dict[str, str] | None = None,
-) -> Comparison:
+) -> PeersComparison:
     """Probe all, then run the rows on those that answer; sets ``abilities`` and ``dead`` of the peers.
 
     ``options.form`` "auto": the most exact form of prompts that all take. Raises ``BenchError`` if nobody answers, or if one
@@ -120,11 +120,11 @@ def compare_peers(
     form = common_form(abilities) if options.form == "auto" else asked_form(options.form, abilities)
     run = SuiteRun(targets, msgspec.structs.replace(options, form=form), calibrate, say=watch.say)
 
-    def so_far(run: SuiteRun) -> Comparison:
+    def so_far(run: SuiteRun) -> PeersComparison:
         for peer in peers:
             peer.dead = peer.dead or run.dead.get(peer.name, "")
         results = run.results()
-        return Comparison(
+        return PeersComparison(
             form=form,
             complete=run.complete,
             rows=results,
@@ -159,7 +159,7 @@ def _reach(peers: Sequence[Peer], say: Say, api_keys: dict[str, str]) -> list[Ht
 METRICS = ("output_tokens_per_s", "decode_tokens_per_s", "ttft_s")
 
 
-def paired_ratios(rows: Sequence[RowResult], names: Sequence[str]) -> list[PeerRatio]:
+def paired_ratios(rows: Sequence[ScenarioResult], names: Sequence[str]) -> list[PeerRatio]:
     """Every peer over the first one that has the row; only rounds that both answered in full count."""
     found = []
     by_key = {(row.row, row.target): row for row in rows}
@@ -182,7 +182,7 @@ def paired_ratios(rows: Sequence[RowResult], names: Sequence[str]) -> list[PeerR
     return found
 
 
-def _round_ratios(base: RowResult, other: RowResult, metric: str) -> list[float]:
+def _round_ratios(base: ScenarioResult, other: ScenarioResult, metric: str) -> list[float]:
     values = []
     for one, two in zip(base.repetitions, other.repetitions, strict=False):
         first, second = getattr(one.measured, metric), getattr(two.measured, metric)

@@ -1,4 +1,4 @@
-"""``make_plan``: workload + arrivals + seed -> the complete ``LoadPlan``, before the first request. Same seed, same bytes.
+"""Load plans, complete before the first request: ``make_plan`` from workload, arrivals and seed. Same seed, same bytes.
 
 Every part has its own random stream (``numpy.random.SeedSequence.spawn``): other arrivals leave the prompts as they were. What
 had to be cut is stated in the plan's notes.
@@ -26,17 +26,17 @@ from octavo.bench.arrivals import (
     arrivals_name,
     parse_arrivals,
 )
-from octavo.bench.model import BenchRequest, LoadPlan
 from octavo.bench.prompts import Draw, PromptOptions
 from octavo.bench.specs import canonical
-from octavo.bench.workloads import Session, Trace, Workload, parse_workload, workload_spec
+from octavo.bench.types import BenchRequest, LoadPlan
+from octavo.bench.workloads import Conversation, Trace, Workload, parse_workload, workload_spec
 from octavo.errors import ConfigError
 
 # of a closed loop that is limited by time alone: nobody knows how many requests it will send, so as many are planned as
 # users with answers within this time would send
 FASTEST_ANSWER_S = 0.1
 
-Start: TypeAlias = tuple[float | None, Session]
+Start: TypeAlias = tuple[float | None, Conversation]
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +74,8 @@ def make_plan(workload: str, arrivals: str | None = None, options: PlanOptions |
     pace = parse_arrivals(arrivals or ("trace" if recorded else "poisson"), options.rate, options.speed)
     draw = Draw(options.seed, options.prompts, shape.FORM)
     filling = _Filling(options, draw, soft=isinstance(pace, Closed) and options.num_requests is None)
-    for send_s, session in _starts(shape, pace, draw, options):
-        if not filling.take(send_s, session):
+    for send_s, conversation in _starts(shape, pace, draw, options):
+        if not filling.take(send_s, conversation):
             break
     plan = LoadPlan(
         workload=workload_spec(shape),
@@ -97,7 +97,7 @@ def _repeat_note(prompts: PromptOptions) -> list[str]:
 
 
 def _starts(shape: Workload, pace: Pace, draw: Draw, options: PlanOptions) -> Iterator[Start]:
-    """Sessions with the intended send time of their first request; None in a closed loop."""
+    """Conversations with the intended send time of their first request; None in a closed loop."""
     if isinstance(pace, Replay):
         if not isinstance(shape, Trace):
             raise ConfigError("arrivals 'trace' replay the times of a trace; this workload has none", param="arrivals")
@@ -127,26 +127,26 @@ def _closed_count(pace: Closed, options: PlanOptions) -> int:
 
 
 def _paired(starts: Iterator[float | None], shape: Workload, draw: Draw) -> Iterator[Start]:
-    sessions = shape.sessions(draw)
+    conversations = shape.conversations(draw)
     for num_paired, send_s in enumerate(starts):
-        session = next(sessions, None)
-        if session is None:
+        conversation = next(conversations, None)
+        if conversation is None:
             draw.tally.remarks.append(f"the trace ended after {num_paired} requests; the plan ends there")
             return
-        yield send_s, session
+        yield send_s, conversation
 
 
 def _replayed(shape: Trace, pace: Replay, draw: Draw, options: PlanOptions) -> Iterator[Start]:
-    for session in shape.sessions(draw):
-        assert session.recorded_s is not None
-        send_s = pace.send_s(session.recorded_s)
+    for conversation in shape.conversations(draw):
+        assert conversation.recorded_s is not None
+        send_s = pace.send_s(conversation.recorded_s)
         if options.duration_s is not None and send_s >= options.duration_s:
             return
-        yield send_s, session
+        yield send_s, conversation
 
 
 class _Filling:
-    """Collects sessions up to the limits. ``soft``: stop there with a note, because the run may never come so far."""
+    """Collects conversations up to the limits. ``soft``: stop there with a note, because the run may never come so far."""
 
     def __init__(self, options: PlanOptions, draw: Draw, soft: bool) -> None:
         self._options = options
@@ -156,12 +156,12 @@ class _Filling:
         self.requests: list[BenchRequest] = []
         self.send_s: list[float | None] = []
 
-    def take(self, send_s: float | None, session: Session) -> bool:
+    def take(self, send_s: float | None, conversation: Conversation) -> bool:
         """Whether there is room for more."""
         if self._full():
             return False
         first = len(self.requests)
-        for request in session.requests:
+        for request in conversation.requests:
             if len(self.requests) == self._options.num_requests:
                 break
             self.requests.append(

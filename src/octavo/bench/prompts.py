@@ -1,4 +1,4 @@
-"""What a prompt is made of: random token ids, or plain words, in the form the server is to be asked in.
+"""Prompts: random token ids, or plain words, as tokens, text or messages.
 
 A *piece* is a list of whole numbers, and nothing else knows which: token ids within the vocabulary bounds, or places in the
 word list. Pieces are drawn, concatenated and at last rendered; so shared prefixes work the same way in every form.

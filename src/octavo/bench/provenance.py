@@ -1,4 +1,4 @@
-"""Where did a measurement come from? The client's machine, the commit of the folder it ran in, the command."""
+"""Provenance of a result: the client's machine, the commit of the folder it ran in, the command."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octavo.bench.model import Interval, RequestRecord
 from octavo.bench.statistics.dependence import Array
 from octavo.bench.statistics.mean import mean_interval
+from octavo.bench.types import Interval, RequestRecord
 
 EVENTS_PER_BIN = 4
 FEWEST_BINS = 10

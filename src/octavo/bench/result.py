@@ -1,4 +1,4 @@
-"""A run on disk: one JSON file with a published schema, written whole or not at all; its rows as CSV or parquet."""
+"""The result file of a run: one JSON file with a published schema, written whole or not at all; requests as CSV or parquet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from octavo import __version__
-from octavo.bench.model import SCHEMA_VERSION, RequestRecord, Run
+from octavo.bench.types import SCHEMA_VERSION, RequestRecord, Run
 from octavo.errors import ConfigError, ResultFileError
 from octavo.extras import require
 

@@ -1,4 +1,4 @@
-"""Runs one load plan against one server: is it there, send everything, what came back, can it be trusted?"""
+"""One run of a load plan against one server: preflight, sending, outcome, validity."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from octavo.bench.client.connection_pool import Dialer
 from octavo.bench.client.health import verdict
 from octavo.bench.client.journal import Journal, JournalHead
+from octavo.bench.client.load_generator import LoadGenerator
 from octavo.bench.client.options import ClientOptions
-from octavo.bench.client.pool import Dialer
 from octavo.bench.client.preflight import preflight, read_metrics
 from octavo.bench.client.progress import Observer, Silent
-from octavo.bench.client.session import Session
 from octavo.bench.client.target import RequestWriter, Target, check_plan, parse_address
-from octavo.bench.model import LoadPlan, RequestRecord
+from octavo.bench.types import LoadPlan, RequestRecord
 
 OTHER_FILES = 256
 CLOSING_S = 0.01  # the loop closes connections in its own time, and their files may be needed
@@ -47,11 +47,11 @@ class Interrupts:
     """Ctrl-C as a wish: the run in progress ends at once with what it has; a second one ends the program."""
 
     def __init__(self) -> None:
-        self._session: Session | None = None
+        self._generator: LoadGenerator | None = None
 
     @contextlib.contextmanager
-    def of(self, session: Session) -> Iterator[None]:
-        self._session = session
+    def of(self, generator: LoadGenerator) -> Iterator[None]:
+        self._generator = generator
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._stop, loop)
         try:
@@ -61,8 +61,8 @@ class Interrupts:
 
     def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_signal_handler(signal.SIGINT)
-        if self._session is not None:
-            self._session.stop(STOPPED)
+        if self._generator is not None:
+            self._generator.stop(STOPPED)
 
 
 async def run_plan(
@@ -96,26 +96,28 @@ async def run_plan(
         created=created,
     )
     with Journal(options.journal, head) as journal:
-        session = Session(plan, (Dialer(target, address), writer), options, journal, observer or Silent(), clock)
-        session.scraper.offered = bool(ready.metrics)
-        await session.warm()
+        generator = LoadGenerator(
+            plan, (Dialer(target, address), writer), options, journal, observer or Silent(), clock
+        )
+        generator.scraper.offered = bool(ready.metrics)
+        await generator.warm()
         cpu_s = time.process_time()
-        with _quiet_gc(), interrupts.of(session) if interrupts else contextlib.nullcontext():
-            await session.run()
+        with _quiet_gc(), interrupts.of(generator) if interrupts else contextlib.nullcontext():
+            await generator.run()
         cpu_s = time.process_time() - cpu_s
     await asyncio.sleep(CLOSING_S)
-    health = session.health()
-    reason = verdict(session.records, health, options)
+    health = generator.health()
+    reason = verdict(generator.records, health, options)
     return RunOutcome(
-        records=sorted(session.records, key=lambda record: record.index),
+        records=sorted(generator.records, key=lambda record: record.index),
         valid=reason is None,
         invalid_reason=reason,
         stopped_by_user=health.stopped == STOPPED,
         model=target.model,
         created=created,
-        duration_s=session.duration_s,
+        duration_s=generator.duration_s,
         server_metrics={"before": ready.metrics, "after": await read_metrics(target)} if ready.metrics else {},
-        server_series=session.scraper.series,
+        server_series=generator.scraper.series,
         client={
             "num_connections": float(health.num_connections),
             "worst_stall_s": health.stalls.worst_s,

@@ -1,11 +1,11 @@
-"""What a person sees of a finished run: each figure with its interval, the verdict, what to doubt."""
+"""The terminal output of a finished run: metrics with their intervals, SLO attainment, validity, warnings."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from octavo.bench.model import Interval, Latency, Outcome, Promise, Run, Summary
 from octavo.bench.statistics.knee import Knee
+from octavo.bench.types import Interval, Latency, Outcome, Run, SloCheck, Summary
 
 
 def run_table(run: Run) -> Table:
@@ -54,7 +54,7 @@ def run_lines(run: Run) -> list[str]:
             f"{ttft.num} TTFTs: worth {ttft.effective_mean:.0f} independent ones for the mean, "
             f"{ttft.effective_p99:.0f} for the p99"
         )
-    lines += [promise_line(one) for one in summary.promises]
+    lines += [slo_line(one) for one in summary.promises]
     if first := next((one.error for one in run.records if one.error and one.outcome is not Outcome.CANCELLED), None):
         lines.append(f"first error: {first}")
     if summary.stationary is False:
@@ -79,7 +79,7 @@ def knee_line(knee: Knee | None) -> str:
     return where if knee.reached else f"{where}; that is the highest load tried, so the bend may lie beyond"
 
 
-def promise_line(promise: Promise) -> str:
+def slo_line(promise: SloCheck) -> str:
     """``p99 of TTFT <= 500 ms: shown (0 of 720 requests over, worth 650 independent ones)``."""
     name = promise.what.removesuffix("_s").upper()
     what = f"p{promise.share * 100:g} of {name} <= {(promise.limit_s or 0.0) * 1e3:g} ms"

@@ -1,10 +1,10 @@
-"""``--slo ttft=500ms,tpot=50ms`` -> ``Slo``."""
+"""Parser of ``--slo ttft=500ms,tpot=50ms``."""
 
 from __future__ import annotations
 
 import difflib
 
-from octavo.bench.model import Slo
+from octavo.bench.types import Slo
 from octavo.durations import parse_duration
 from octavo.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""The little language of ``--workload`` and ``--arrivals``: ``name:key=value,key=value`` -> one frozen struct, or what is wrong.
+"""Parser of the ``--workload`` and ``--arrivals`` specs: ``name:key=value,key=value`` to a frozen struct.
 
 Values are checked by the struct's own types and bounds; a list is written with semicolons (``rates=1;2;4``). A struct that
 names a ``POSITIONAL`` field takes one bare word first (``trace:azure-code,scale=0.5``).

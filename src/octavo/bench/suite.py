@@ -1,4 +1,4 @@
-"""How the rows of a suite (``suite_rows``) are run: interleaved, calibrated, repeated.
+"""Execution of a suite's scenarios: interleaved, calibrated, repeated.
 
 A row is a burst or a closed loop of a workload. Repetition r sends fresh prompts (no prefix cache knows them), the same for all
 targets. Beside every group (one row, one repetition, all targets) stands a calibration before and one after it; the limit is
@@ -16,18 +16,18 @@ import msgspec
 
 from octavo.bench.calibration import Calibration, faster
 from octavo.bench.limits import Limit, ModelFacts, limit_of, work_of
-from octavo.bench.measure import Measured, Spread, measure
-from octavo.bench.model import LoadPlan, RequestRecord
 from octavo.bench.plan import PlanOptions, make_plan
 from octavo.bench.prompts import PromptOptions
-from octavo.bench.suite_rows import WARM_UP, WARM_UP_REPEAT, Row
+from octavo.bench.scenario_metrics import Measured, Spread, measure
+from octavo.bench.scenarios import WARM_UP, WARM_UP_REPEAT, Scenario
+from octavo.bench.types import LoadPlan, RequestRecord
 from octavo.errors import BenchError, ConfigError, OctavoError
 
 SUITE_SCHEMA_VERSION = 1
 MUCH_CACHED = 0.02  # of the prompts: a template or a first token may be the same in all
 
 
-class Answers(msgspec.Struct, frozen=True, kw_only=True):
+class PlanResponses(msgspec.Struct, frozen=True, kw_only=True):
     """What came back from one plan."""
 
     records: list[RequestRecord]
@@ -40,7 +40,7 @@ class SuiteTarget(Protocol):
 
     name: str
 
-    def run(self, plan: LoadPlan) -> Answers:
+    def run(self, plan: LoadPlan) -> PlanResponses:
         """Send a closed loop of requests and wait for all of them. Raises ``OctavoError`` if it cannot be asked at all."""
         ...
 
@@ -51,7 +51,7 @@ class Repetition(msgspec.Struct, frozen=True, kw_only=True):
     calibration: int  # index of the one before it in the result; the one after it is the next
 
 
-class RowResult(msgspec.Struct, frozen=True, kw_only=True):
+class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     """One row on one target. ``fraction``: achieved / limit, of each repetition by its own calibration."""
 
     row: str
@@ -86,7 +86,7 @@ class SuiteResult(msgspec.Struct, kw_only=True):
     seed: int
     complete: bool = True  # False: stopped, or written while it was still going on
     model: ModelFacts | None
-    rows: list[RowResult]
+    rows: list[ScenarioResult]
     calibrations: list[Calibration]
     http_over_offline: dict[str, Spread] = {}  # row -> output tokens/s by HTTP / offline, of each repetition
     notes: list[str] = []
@@ -108,7 +108,7 @@ class SuiteOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"repetitions = {self.repetitions}: expected at least 1", param="repetitions")
 
 
-def plan_of(row: Row, options: SuiteOptions, repeat: int) -> LoadPlan:
+def plan_of(row: Scenario, options: SuiteOptions, repeat: int) -> LoadPlan:
     """Repetition ``repeat`` of a row: greedy, output lengths fixed, tokens that no other repetition and no other row has."""
     context = options.max_context
     prompts = PromptOptions(
@@ -150,12 +150,12 @@ class SuiteRun:
         self._targets, self._options, self._facts = list(targets), options, facts
         self._calibrate, self._say = calibrate, say
         self._kept: dict[tuple[str, str], list[tuple[Measured, Limit | None, int]]] = {}
-        self._rows: dict[str, tuple[Row, list[str]]] = {}
+        self._rows: dict[str, tuple[Scenario, list[str]]] = {}
         self.complete = False
         self.calibrations: list[Calibration] = []
         self.dead: dict[str, str] = {}  # target -> why it is asked no more
 
-    def run(self, rows: Sequence[Row], keep: Callable[[SuiteRun], None] = lambda run: None) -> None:
+    def run(self, rows: Sequence[Scenario], keep: Callable[[SuiteRun], None] = lambda run: None) -> None:
         """All repetitions of all rows; ``keep`` is called after each, so that a killed run leaves what it measured.
 
         A target that cannot be asked any more is left out from there on; raises ``BenchError`` if none was ever answered.
@@ -168,7 +168,7 @@ class SuiteRun:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.dead.items())
             raise BenchError(f"nothing was measured: {reasons or 'stopped before the first row had ended'}")
 
-    def _all(self, groups: Sequence[tuple[Row, int, int]], keep: Callable[[SuiteRun], None]) -> bool:
+    def _all(self, groups: Sequence[tuple[Scenario, int, int]], keep: Callable[[SuiteRun], None]) -> bool:
         """Whether all were measured: the user may stop it, and there may be nobody left to ask."""
         self.calibrations.append(self._calibrate())
         for group in groups:
@@ -188,7 +188,7 @@ class SuiteRun:
                         return False
         return True
 
-    def _group(self, row: Row, repeat: int, first: int) -> bool:
+    def _group(self, row: Scenario, repeat: int, first: int) -> bool:
         """One repetition of one row on all targets; False if the user stopped it or nobody is left."""
         plan = plan_of(row, self._options, repeat)
         self._rows[row.name] = (row, [note for note in plan.notes if not note.startswith("repeat ")])
@@ -210,7 +210,7 @@ class SuiteRun:
             self._kept.setdefault((row.name, name), []).append((found, limit, len(self.calibrations) - 2))
         return bool({one.name for one in self._targets} - set(self.dead))
 
-    def _ask(self, target: SuiteTarget, plan: LoadPlan) -> Answers | None:
+    def _ask(self, target: SuiteTarget, plan: LoadPlan) -> PlanResponses | None:
         try:
             return target.run(plan)
         except OctavoError as error:
@@ -224,7 +224,7 @@ class SuiteRun:
         before, after = self.calibrations[-2:]
         return limit_of(work_of(plan, self._facts), self._facts, faster(before, after))
 
-    def results(self) -> list[RowResult]:
+    def results(self) -> list[ScenarioResult]:
         found = []
         for (name, target), kept in self._kept.items():
             row, notes = self._rows[name]
@@ -232,7 +232,7 @@ class SuiteRun:
                 counted = Spread.of([measured.prompt_tokens for measured, _, _ in kept])
                 notes = [*notes, f"prompts of {counted.median:.0f} tokens by the server's count"] if counted else notes
             repetitions = [Repetition(measured=m, limit=n, calibration=c) for m, n, c in kept]
-            found.append(row_result((row, notes), target, repetitions))
+            found.append(scenario_result((row, notes), target, repetitions))
         return found
 
 
@@ -244,13 +244,13 @@ def describe(found: Measured) -> str:
     return f"{text}, {found.failed} FAILED ({found.error})" if found.failed else text
 
 
-def row_result(planned: tuple[Row, list[str]], target: str, repetitions: list[Repetition]) -> RowResult:
+def scenario_result(planned: tuple[Scenario, list[str]], target: str, repetitions: list[Repetition]) -> ScenarioResult:
     """Spreads over the repetitions."""
     row, notes = planned
     measured = [one.measured for one in repetitions]
     limits = [one.limit for one in repetitions]
     last = next((limit for limit in reversed(limits) if limit is not None), None)
-    return RowResult(
+    return ScenarioResult(
         row=row.name,
         target=target,
         workload=row.workload,
@@ -290,8 +290,8 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
     return [*notes, *(f"not valid: {reason}" for reason in list(reasons)[:2])]
 
 
-def ratios(rows: Sequence[RowResult], numerator: str, denominator: str) -> dict[str, Spread]:
-    """Row -> output tokens per second of one target over another's, repetition by repetition."""
+def ratios(rows: Sequence[ScenarioResult], numerator: str, denominator: str) -> dict[str, Spread]:
+    """Scenario -> output tokens per second of one target over another's, repetition by repetition."""
     by_key = {(row.row, row.target): row for row in rows}
     found = {}
     for (name, target), row in by_key.items():

@@ -1,4 +1,4 @@
-"""Suites and comparisons of servers as tables: for the terminal (rich), for a page (Markdown). Same cells in both."""
+"""Tables of suites and of comparisons of servers: for the terminal (rich), for a page (Markdown). Same cells in both."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.text import Text
 
 from octavo.bench.calibration import Calibration
 from octavo.bench.limits import ModelFacts
-from octavo.bench.measure import Spread
-from octavo.bench.model import Interval
 from octavo.bench.peers import PeerRatio, PeersResult
-from octavo.bench.suite import RowResult, SuiteResult
+from octavo.bench.scenario_metrics import Spread
+from octavo.bench.suite import ScenarioResult, SuiteResult
 from octavo.bench.throughput import Figure
+from octavo.bench.types import Interval
 
 NOTHING = "-"
 
@@ -44,7 +44,7 @@ class Grid:
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def suite_grid(rows: Sequence[RowResult], http_over_offline: dict[str, Spread]) -> Grid:
+def suite_grid(rows: Sequence[ScenarioResult], http_over_offline: dict[str, Spread]) -> Grid:
     """One line a row and target; every figure as median (lowest..highest) over the repetitions."""
     headings = (
         "row",
@@ -123,13 +123,13 @@ def servers_grid(result: PeersResult) -> Grid:
     return Grid(headings, lines)
 
 
-def limits_lines(rows: Sequence[RowResult]) -> list[str]:
+def limits_lines(rows: Sequence[ScenarioResult]) -> list[str]:
     """The limit of each row in words, as of its last repetition: how the fraction was made."""
     found = {row.row: f"{row.row}: {row.formula} (bound by {row.bound_by})" for row in rows if row.formula}
     return list(found.values())
 
 
-def notes_lines(rows: Sequence[RowResult]) -> list[str]:
+def notes_lines(rows: Sequence[ScenarioResult]) -> list[str]:
     return [f"{row.row}, {row.target}: {note}" for row in rows for note in row.notes]
 
 
@@ -212,7 +212,7 @@ def _origin(created: str, commit: str, command: str) -> str:
     )
 
 
-def _figures(row: RowResult) -> tuple[str, str, str, str]:
+def _figures(row: ScenarioResult) -> tuple[str, str, str, str]:
     return (
         spread(row.output_tokens_per_s),
         spread(row.decode_tokens_per_s),

@@ -1,4 +1,4 @@
-"""Records -> ``Summary``: the steady state of a run, every figure with its 95 % confidence interval.
+"""Summary of a run's records: the steady state, every metric with its 95 % confidence interval.
 
 Failed and timed-out requests are counted and break their promises; they are never averaged into a latency. ``FORMULAS`` says in
 words what each figure is; it travels in the result file.
@@ -14,8 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from octavo.bench.model import Counts, Interval, Latency, Outcome, RequestRecord, Slo, Summary
-from octavo.bench.promises import check_promises, meets, promise_of, responses_s, seconds
 from octavo.bench.rates import (
     Window,
     num_output_tokens,
@@ -24,12 +22,14 @@ from octavo.bench.rates import (
     steady_window,
     total_arrivals,
 )
+from octavo.bench.slo_attainment import check_slos, meets, responses_s, seconds, slo_of
 from octavo.bench.statistics.dependence import Array, inflation
 from octavo.bench.statistics.fairness import jain
 from octavo.bench.statistics.mean import mean_interval
 from octavo.bench.statistics.quantile import inflations, quantile_intervals
 from octavo.bench.statistics.trend import slope_p_value
 from octavo.bench.statistics.warm_up import warm_up_length
+from octavo.bench.types import Counts, Interval, Latency, Outcome, RequestRecord, Slo, Summary
 
 TREND_P_VALUE = 0.01  # below it a run is called not stationary
 FEWEST_EFFECTIVE = 40  # independent requests; with fewer, 95 % intervals were seen to cover 64-90 %
@@ -71,7 +71,7 @@ def summarise(records: Sequence[RequestRecord], slo: Slo, *, seed: int) -> Summa
     warm_up_s = _warm_up_s(answered)
     steady = [one for one in answered if one.intended_s >= warm_up_s]
     window = steady_window(counted, answered, warm_up_s)
-    good = [one for one in answered if meets(one, promise_of(one, slo))]
+    good = [one for one in answered if meets(one, slo_of(one, slo))]
     chunks = sum(len(one.chunk_s) for one in steady)
     responses = responses_s(steady)
     p_value = slope_p_value(responses)
@@ -93,7 +93,7 @@ def summarise(records: Sequence[RequestRecord], slo: Slo, *, seed: int) -> Summa
         warm_up_s=warm_up_s,
         stationary=None if p_value is None else p_value >= TREND_P_VALUE,
         slope_p_value=p_value,
-        promises=check_promises([one for one in counted if one.intended_s >= warm_up_s], slo),
+        promises=check_slos([one for one in counted if one.intended_s >= warm_up_s], slo),
         warnings=_warnings(responses),
     )
 

@@ -1,4 +1,4 @@
-"""Latency against load: one run per rate, the knee of the curve, and the highest rate that keeps a promise.
+"""Load sweep: one run per rate, the knee of the curve, and the highest rate that attains the SLO.
 
 Takes a callable that measures one rate, so the search knows nothing of servers and can be tried on simulated ones.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from octavo.bench.model import Outcome, Promise, RequestRecord, Run, Slo
-from octavo.bench.promises import judge_promise, meets, promise_of, responses_s
+from octavo.bench.slo_attainment import judge_slo, meets, responses_s, slo_of
 from octavo.bench.statistics.knee import Knee, find_knee
+from octavo.bench.types import Outcome, RequestRecord, Run, Slo, SloCheck
 from octavo.errors import ConfigError
 
 RunAt = Callable[[float], Run]
@@ -42,7 +42,7 @@ class Trial:
     share_high: float
     met: bool
     reason: str = ""  # why it is not met, where that is not the share
-    promise: Promise | None = None  # whether that share is not only observed but shown of the server
+    promise: SloCheck | None = None  # whether that share is not only observed but shown of the server
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MaxRate:
     trials: list[Trial] = field(default_factory=list)
 
     @property
-    def promise(self) -> Promise | None:
+    def promise(self) -> SloCheck | None:
         """The binomial check at ``rate``."""
         return next((trial.promise for trial in self.trials if trial.rate == self.rate), None)
 
@@ -117,13 +117,13 @@ def _try(run_at: RunAt, rate: float, slo: Slo, search: Search) -> Trial:
         records = _steady(run)
         if run.summary.stationary is False and _grows(records):
             return Trial(rate, number, len(met), 0.0, 0.0, 1.0, False, "not sustained: the latency kept growing")
-        met += [meets(one, promise_of(one, slo)) for one in records]
+        met += [meets(one, slo_of(one, slo)) for one in records]
         times_s += responses_s(records).tolist()
         if not met:
             return Trial(
                 rate, number, 0, 0.0, 0.0, 1.0, False, "no request was answered or failed: the run was too short"
             )
-        trial = _judge((rate, number), met, judge_promise(met, times_s, search.share), search)
+        trial = _judge((rate, number), met, judge_slo(met, times_s, search.share), search)
         if not trial.share_low <= search.share <= trial.share_high:
             break
     return trial
@@ -142,7 +142,7 @@ def _grows(records: Sequence[RequestRecord]) -> bool:
     return half > 0 and float(np.median(latencies[half:])) > float(np.median(latencies[:half]))
 
 
-def _judge(where: tuple[float, int], met: Sequence[bool], promise: Promise, search: Search) -> Trial:
+def _judge(where: tuple[float, int], met: Sequence[bool], promise: SloCheck, search: Search) -> Trial:
     """Wilson's interval (1927) of the share, for as many independent requests as these correlated ones are worth."""
     size, share = len(met), sum(met) / len(met)
     worth = max(1, round(promise.effective_requests))

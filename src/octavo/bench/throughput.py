@@ -1,4 +1,4 @@
-"""How much does a machine do at once, at its best moment? Independent threads work side by side; the best short window counts.
+"""Peak throughput of a task on all cores: independent threads side by side; the best short window counts.
 
 Threads that wait for each other (as those of one parallel product do) show how busy a machine is, not how fast it can be:
 when one of them is off its core, all of them stand. Here every thread repeats a piece of work of its own and notes when each

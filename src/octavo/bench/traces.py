@@ -1,4 +1,4 @@
-"""Recorded traffic, from the package or from a file: when each request came, how long it was, which prompt blocks it shared.
+"""Recorded traces, from the package or a file: arrival times, lengths, shared prompt blocks.
 
 The format is told from the first line; any file may be gzipped. Rows must be in order of time. Formats:
 

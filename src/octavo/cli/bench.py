@@ -18,8 +18,8 @@ from octavo.errors import BenchError, ConfigError
 from octavo.extras import require
 
 if TYPE_CHECKING:
-    from octavo.bench.model import Run
     from octavo.bench.sweep import MaxRate
+    from octavo.bench.types import Run
 
 Url = Annotated[str, typer.Option(help="The server; without it `octavo serve` is started here.", metavar="URL")]
 Start = Annotated[
@@ -249,7 +249,7 @@ def _rates(text: str) -> list[float]:
 
 
 def _print_edge(edge: MaxRate, promises: str) -> None:
-    from octavo.bench.run_table import promise_line
+    from octavo.bench.run_table import slo_line
 
     if edge.rate is None:
         reason = f" ({edge.trials[-1].reason})" if edge.trials[-1].reason else ""
@@ -257,4 +257,4 @@ def _print_edge(edge: MaxRate, promises: str) -> None:
     beyond = f"{edge.beyond:.4g} does not" if edge.beyond is not None else "higher ones were not tried"
     stdout().print(f"highest rate that keeps {promises}: {edge.rate:.4g} requests/s; {beyond}", soft_wrap=True)
     if edge.promise is not None:
-        stdout().print(f"at that rate, {promise_line(edge.promise)}", soft_wrap=True)
+        stdout().print(f"at that rate, {slo_line(edge.promise)}", soft_wrap=True)

@@ -19,8 +19,8 @@ from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.bench.client.target import Target
-    from octavo.bench.model import Run, Slo
     from octavo.bench.plan import PlanOptions
+    from octavo.bench.types import Run, Slo
 
 EXIT_INTERRUPTED = 130
 
@@ -46,8 +46,8 @@ class Measurement:
     """One workload with its promise. Bad flags are refused here, before a server is started."""
 
     def __init__(self, asked: Asked) -> None:
-        from octavo.bench.model import Slo
         from octavo.bench.slo import parse_slo
+        from octavo.bench.types import Slo
 
         self.slo: Slo = parse_slo(asked.slo) if asked.slo else Slo()
         self._workload, self._arrivals = asked.workload, asked.arrivals or None
@@ -120,7 +120,7 @@ class Servers:
 
 def parse_servers(url: Sequence[str], start: Sequence[str], model: str, key_files: Sequence[str], name: str) -> Servers:
     """``--url`` and ``--start``: ``name=value``, or one value alone, which is called ``name``. Raises ``ConfigError``."""
-    from octavo.bench.launched import command_words
+    from octavo.bench.launched_server import command_words
     from octavo.bench.peers import parse_pairs
 
     items = [*url, *start]
@@ -162,7 +162,7 @@ def targets(servers: Servers, name: str) -> Iterator[dict[str, Target]]:
 
 
 def _start(stack: ExitStack, name: str, command: str) -> str:
-    from octavo.bench.launched import LaunchedServer, command_words, free_port
+    from octavo.bench.launched_server import LaunchedServer, command_words, free_port
 
     port = free_port()
     stderr().print(f"{name}: starting {command}", soft_wrap=True, markup=False)

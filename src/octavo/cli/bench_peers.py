@@ -18,7 +18,7 @@ from octavo.config import DEFAULT_MODEL
 from octavo.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
-    from octavo.bench.launched import LaunchedServer
+    from octavo.bench.launched_server import LaunchedServer
     from octavo.bench.peers import Peer
 
 AUTO = "auto"
@@ -64,11 +64,11 @@ def peers(
     """
     check_packages()
     from octavo.bench.peers import Peer, parse_pairs
-    from octavo.bench.suite_rows import choose_rows, find_suite
+    from octavo.bench.scenarios import choose_scenarios, find_suite
 
     urls, commands = parse_pairs(servers or [], "URL"), parse_pairs(start or [], "command")
     _check_names(urls, commands)
-    chosen = choose_rows(find_suite(suite_name), rows, quick=quick)
+    chosen = choose_scenarios(find_suite(suite_name), rows, quick=quick)
     keys = {name: _first_line(path) for name, path in parse_pairs(api_key_file or [], "FILE").items()}
     models = parse_pairs(served or [], "MODEL")
     _check_known({"--api-key-file": keys, "--served": models}, {*urls, *commands})
@@ -102,7 +102,7 @@ def _check_known(given: dict[str, dict[str, str]], names: set[str]) -> None:
 
 
 def _own(command: str) -> Callable[[int], list[str]]:
-    from octavo.bench.launched import command_words
+    from octavo.bench.launched_server import command_words
 
     command_words(command, 1)  # what is wrong with it is said before anything is started
     return lambda port: command_words(command, port)
@@ -140,7 +140,7 @@ def _start(
     """A server that does not start is a peer that died; the others go on."""
     import shlex
 
-    from octavo.bench.launched import LaunchedServer, free_port
+    from octavo.bench.launched_server import LaunchedServer, free_port
     from octavo.bench.peers import Peer
 
     port = free_port()
@@ -165,11 +165,11 @@ def _run(
 ) -> Any:
     """Writes what there is after every group."""
     from octavo.bench.calibration import calibrate
-    from octavo.bench.peers import Comparison, PeersResult, Watch, compare_peers
+    from octavo.bench.peers import PeersComparison, PeersResult, Watch, compare_peers
 
     known = origin()
 
-    def result(compared: Comparison) -> PeersResult:
+    def result(compared: PeersComparison) -> PeersResult:
         for peer in found:
             if (server := running.get(peer.name)) is not None:
                 peer.peak_rss_bytes, peer.idle_cores = server.peak_rss_bytes or None, server.idle_cores

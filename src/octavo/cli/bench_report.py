@@ -40,7 +40,7 @@ def report(
     from octavo.cli.output import stdout
 
     found = read(results)
-    from octavo.bench import figures as drawing
+    from octavo.bench import plots as drawing
     from octavo.bench.report.page import render, sections
     from octavo.bench.report.parts import Pen
 

@@ -20,10 +20,10 @@ from octavo.errors import ConfigError
 from octavo.extras import require
 
 if TYPE_CHECKING:
-    from octavo.bench.launched import LaunchedServer
+    from octavo.bench.launched_server import LaunchedServer
     from octavo.bench.limits import ModelFacts
+    from octavo.bench.scenarios import Scenario
     from octavo.bench.suite import SuiteTarget
-    from octavo.bench.suite_rows import Row
 
 Rows = Annotated[str, typer.Option(help="Only these rows: name,name (see docs/bench.md)", metavar="NAMES")]
 Out = Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")]
@@ -65,14 +65,14 @@ def suite(
     model behind it is unknown: no limits, unless --model names it.
     """
     check_packages()
-    from octavo.bench.suite_rows import choose_rows, find_suite
+    from octavo.bench.scenarios import choose_scenarios, find_suite
 
     if offline and (http or url):
         raise ConfigError(f"--offline does not go with {'--http' if http else '--url'}; leave out one of them")
     if url and (flags := given.flags[EngineConfig]):
         raise ConfigError(f"{', '.join(flags)}: the server at {url} has its own; leave them out or leave out --url")
     found = find_suite(name)
-    chosen = choose_rows(found, rows, quick=quick)
+    chosen = choose_scenarios(found, rows, quick=quick)
     count = repetitions or (found.quick_repetitions if quick else found.repetitions)
     job = Job(name, chosen, count, seed)
     with measuring() as ended, ExitStack() as stack:
@@ -109,7 +109,7 @@ class Job:
     """What will be measured; ``vocab_size`` and ``max_context`` are set when the model is known."""
 
     suite: str
-    rows: tuple[Row, ...]
+    rows: tuple[Scenario, ...]
     repetitions: int
     seed: int
     form: str = "tokens"
@@ -147,7 +147,7 @@ def _targets(stack: ExitStack, asked: _Asked, given: Given, job: Job) -> tuple[M
     if asked.url is None or asked.model is not None:
         facts, path, model, config = _model(asked.model, given, job)
         if asked.offline:
-            from octavo.cli.offline import OfflineTarget
+            from octavo.bench.offline_target import OfflineTarget
 
             say(f"loading {model} in this process")
             engine = stack.enter_context(OfflineTarget(model, path, config))
@@ -186,7 +186,7 @@ def _stored_bytes(model: str | None) -> int:
 
 def _model(name: str | None, given: Given, job: Job) -> tuple[ModelFacts | None, Path | None, str, EngineConfig]:
     """Find (or fetch) the model and settle what the engine will do with it on this machine."""
-    from octavo.cli.offline import model_facts
+    from octavo.bench.offline_target import model_facts
     from octavo.engine.build import usable_hardware
     from octavo.engine.resolve import FAKE_MODEL, resolve
     from octavo.models.load import read_config
@@ -202,7 +202,7 @@ def _model(name: str | None, given: Given, job: Job) -> tuple[ModelFacts | None,
 @contextmanager
 def _octavo_serve(model: str, given: Given) -> Iterator[LaunchedServer]:
     """A server of its own, with the flags of this command."""
-    from octavo.bench.launched import LaunchedServer, free_port
+    from octavo.bench.launched_server import LaunchedServer, free_port
 
     port = free_port()
     words = [sys.executable, "-m", "octavo.cli.main", "serve", "--port", str(port)]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from octavo.bench.figures import FigureKind
-from octavo.bench.figures.style import GREY, fit_legend, look, mark_limit, new_figure, plain_axis
+from octavo.bench.plots import Plot
+from octavo.bench.plots.style import GREY, fit_legend, look, mark_limit, new_figure, plain_axis
 from octavo.bench.report.page import render
 from octavo.bench.report.parts import Pen, Section, Table
 from octavo.simulator.replay import Replay
@@ -32,9 +32,7 @@ class _Times:
 def of_one_load(report: Mapping[str, Any], replays: Sequence[Replay]) -> str:
     """``report``: what ``--json`` writes."""
     policies, pen = report["policies"], Pen()
-    goodput: FigureKind[Mapping[str, Any]] = FigureKind(
-        "goodput", "Requests whose SLO was attained, per second.", _draw_goodput
-    )
+    goodput: Plot[Mapping[str, Any]] = Plot("goodput", "Requests whose SLO was attained, per second.", _draw_goodput)
     sections = [
         Section(
             "policies",
@@ -45,7 +43,7 @@ def of_one_load(report: Mapping[str, Any], replays: Sequence[Replay]) -> str:
         )
     ]
     caption = "Share of requests whose first token came within the time; the dashed line is the objective."
-    kind: FigureKind[_Times] = FigureKind("ttft", caption, _draw_times)
+    kind: Plot[_Times] = Plot("ttft", caption, _draw_times)
     for name in next(iter(policies.values()))["classes"]:
         rows = {policy: figures["classes"].get(name, {}) for policy, figures in policies.items()}
         table = _table("", CLASS_COLUMNS, rows)
@@ -64,7 +62,7 @@ def of_loads(report: Mapping[str, Any]) -> str:
     ]
     rows.append(("upper bound", "", "", *(f"{one:.1%}" for one in report["max_attainment"])))
     caption = "SLO attainment, mean over seeds. Grey: above the upper bound of any schedule. Dashed: the attainment of the knee."
-    kind: FigureKind[Mapping[str, Any]] = FigureKind("attainment", caption, _draw_attainment)
+    kind: Plot[Mapping[str, Any]] = Plot("attainment", caption, _draw_attainment)
     section = Section(
         "loads",
         "Scheduling policies over loads",

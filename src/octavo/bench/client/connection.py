@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: bytes out, the parts of an answer in. One request at a time, many one after the other."""
+"""One HTTP/1.1 connection: bytes out, the parts of a response in. One request at a time, many one after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from octavo.bench.client.answer import Receiver
+from octavo.bench.client.response import Receiver
 
 
 class Owner(Protocol):

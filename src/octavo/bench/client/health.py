@@ -1,4 +1,4 @@
-"""Can this run be trusted? What the client's own behaviour did to the measurement, and the verdict with its reason."""
+"""Validity of a run: the client's own send lag and stalls, and the verdict with its reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from octavo.bench.client.options import ClientOptions
-from octavo.bench.model import Outcome, RequestRecord
+from octavo.bench.types import Outcome, RequestRecord
 
 
 class Stalls(msgspec.Struct, kw_only=True):
@@ -25,7 +25,7 @@ class Stalls(msgspec.Struct, kw_only=True):
 
 
 class Health(msgspec.Struct, kw_only=True):
-    """What the session knows beside the records."""
+    """What the generator knows beside the records."""
 
     stalls: Stalls
     duration_s: float

@@ -1,4 +1,4 @@
-"""Where is what was measured so far? One JSON line per ended request, on disk while the run goes on.
+"""The journal of a run: one JSON line per ended request, on disk while the run goes on.
 
 The first line is the ``JournalHead``. What a killed process leaves behind can be read: a torn last line is dropped.
 """
@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from octavo.bench.model import SCHEMA_VERSION, RequestRecord
+from octavo.bench.types import SCHEMA_VERSION, RequestRecord
 from octavo.errors import BenchError, ConfigError
 
 

@@ -1,4 +1,4 @@
-"""What does the server say about itself? Its Prometheus page: in full before and after, a few gauges each second between."""
+"""The server's Prometheus metrics: in full before and after a run, a few gauges each second between."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from octavo.bench.client.answer import Page, Receiver
+from octavo.bench.client.connection_pool import ConnectionPool, Dialer
 from octavo.bench.client.options import ClientOptions
-from octavo.bench.client.pool import Dialer, Pool
+from octavo.bench.client.response import Page, Receiver
 from octavo.bench.client.target import RequestWriter
 
 # column -> its names in the field: octavo, vLLM, SGLang, llama.cpp
@@ -93,7 +93,7 @@ class Scraper:
     def __init__(
         self, dialer: Dialer, writer: RequestWriter, options: ClientOptions, clock: Callable[[], float]
     ) -> None:
-        self._pool = Pool(dialer, options, clock, self._on_ended)
+        self._pool = ConnectionPool(dialer, options, clock, self._on_ended)
         self._get = writer.get("/metrics")
         self._interval_s = options.scrape_interval_s
         self._next_s = 0.0

@@ -1,4 +1,4 @@
-"""How does the client behave, and when does it distrust itself? Every limit of a run with its default."""
+"""Settings of the load generator: timeouts, connections, and the limits beyond which a run is invalid."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Is the server there, and does it serve the model? Asked once, before anything is measured."""
+"""The check before a run: the server is reachable and serves the model."""
 
 from __future__ import annotations
 
 import httpx
 import msgspec
 
+from octavo.bench.client.connection_pool import tls_context
 from octavo.bench.client.metrics import snapshot
-from octavo.bench.client.pool import tls_context
 from octavo.bench.client.target import Target, authorization, parse_address
 from octavo.errors import BenchError
 

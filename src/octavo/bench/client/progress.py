@@ -1,4 +1,4 @@
-"""How is the run going? Counters kept while it runs, and who is told."""
+"""Progress counters of a run, and the observer they are reported to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from octavo.bench.model import Outcome, RequestRecord
+from octavo.bench.types import Outcome, RequestRecord
 
 RECENT = 500  # requests over which "so far" is taken
 
@@ -46,7 +46,7 @@ class Silent:
 
 
 class Tally:
-    """Running counts of a session."""
+    """Running counts of a generator."""
 
     def __init__(self, planned: int, duration_s: float | None) -> None:
         self._planned, self._duration_s = planned, duration_s

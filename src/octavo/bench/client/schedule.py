@@ -1,4 +1,4 @@
-"""What is to be sent next, and when? The plan unrolled as answers come in. Pure: no clock, no I/O.
+"""The send schedule: a load plan unrolled as responses come in. Pure: no clock, no I/O.
 
 Open loop: the plan's times. Closed loop: each user takes the first request that nobody took and that follows no other, then the
 turns that follow it, then the next. A turn follows the end of the one before by its own ``think_s``.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict, deque
 
-from octavo.bench.model import LoadPlan
+from octavo.bench.types import LoadPlan
 
 
 class Schedule:

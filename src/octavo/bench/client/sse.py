@@ -1,4 +1,4 @@
-"""Which events does a stream of server-sent events hold? A parser that does not mind where the stream is cut.
+"""Parser for server-sent events: the same events wherever the stream is cut.
 
 WHATWG HTML, section 9.2.6: lines end in LF, CR or CRLF; a line ``data: x`` adds x to the event's data, several are joined by
 LF; a line that begins with a colon is a comment; a blank line ends the event; one without data is none; what the

@@ -1,4 +1,4 @@
-"""Whom do we ask, and how is one request written? The server's address, keys and the bytes of a request."""
+"""The benchmarked server: URL, keys, request building."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from octavo.bench.client.options import ClientOptions
-from octavo.bench.model import BenchRequest, LoadPlan
+from octavo.bench.types import BenchRequest, LoadPlan
 from octavo.errors import ConfigError
 
 Endpoint = Literal["auto", "chat", "completions"]

@@ -1,4 +1,4 @@
-"""Which results were given: runs, suites, comparisons of servers."""
+"""Reader of the report's input files: results of runs, suites, comparisons of servers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
-from octavo.bench.model import Run
 from octavo.bench.peers import PEERS_SCHEMA_VERSION, PeersResult
 from octavo.bench.result import load
 from octavo.bench.suite import SUITE_SCHEMA_VERSION, SuiteResult
+from octavo.bench.types import Run
 from octavo.errors import ConfigError, ResultFileError
 
 T = TypeVar("T", SuiteResult, PeersResult)

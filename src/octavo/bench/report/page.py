@@ -1,4 +1,4 @@
-"""All sections in their order, and the page as HTML."""
+"""The report page: all sections in their order, rendered as HTML."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from octavo import __version__
-from octavo.bench.figures import inline_svg
+from octavo.bench.plots import inline_svg
 from octavo.bench.report.files import Results
 from octavo.bench.report.parts import Pen, Picture, Section
-from octavo.bench.report.rows_section import peers_section, suite_section
 from octavo.bench.report.run_section import run_section
 from octavo.bench.report.runs_section import comparison_sections, runs_section, sweep_sections
+from octavo.bench.report.scenarios_section import peers_section, suite_section
 
 FOOTNOTE = (
     "Every latency counts from the moment a request was due. Intervals are 95 % confidence intervals; failed and timed-out "

@@ -1,4 +1,4 @@
-"""What a page is made of: plain text in plain data. The template alone turns it into HTML."""
+"""Elements of the report page as plain data: sections, tables, pictures. The template alone turns them into HTML."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
-from octavo.bench.figures import FigureKind, encode
-from octavo.bench.model import Interval
+from octavo.bench.plots import Plot, encode
 from octavo.bench.suite_table import NOTHING, number
+from octavo.bench.types import Interval
 
 S = TypeVar("S")
 
@@ -49,7 +49,7 @@ class Pen:
 
     forms: tuple[str, ...] = ("svg",)
 
-    def draw(self, key: str, kinds: Sequence[FigureKind[S]], subject: S) -> tuple[Picture, ...]:
+    def draw(self, key: str, kinds: Sequence[Plot[S]], subject: S) -> tuple[Picture, ...]:
         """Those that have something to show."""
         return tuple(
             Picture(

@@ -1,4 +1,4 @@
-"""One run: can it be trusted, what was measured, what failed, where did it come from."""
+"""Report section on one run: validity, metrics, SLOs, errors, provenance."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from octavo.bench.figures import RUN_FIGURES
-from octavo.bench.model import Counts, Interval, Latency, Outcome, Run
+from octavo.bench.plots import RUN_PLOTS
 from octavo.bench.report.parts import Pen, Section, Table, bounded, machine_text
-from octavo.bench.run_table import drift, promise_line, promised
+from octavo.bench.run_table import drift, promised, slo_line
 from octavo.bench.suite_table import NOTHING, number
+from octavo.bench.types import Counts, Interval, Latency, Outcome, Run
 
 MOST_ERRORS = 12  # kinds of errors that are listed
 PERCENTILES = ("mean", "p50", "p90", "p99")
@@ -32,7 +32,7 @@ def run_section(run: Run, key: str, pen: Pen, *, folded: bool = False, drawn: bo
             table for table in (_latencies(run), _rates(run), _requests(run), _errors(run), _groups(run)) if table.rows
         ],
         notes=run.notes,
-        pictures=pen.draw(key, RUN_FIGURES, run) if drawn else (),
+        pictures=pen.draw(key, RUN_PLOTS, run) if drawn else (),
         formulas=run.formulas,
         folded=folded,
     )
@@ -49,7 +49,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("workload", run.workload),
         ("arrivals", f"{run.arrivals}, for {run.duration_s:.1f} s"),
         ("promised", promised(run)),
-        *(("kept?", promise_line(one)) for one in summary.promises),
+        *(("kept?", slo_line(one)) for one in summary.promises),
         ("client's own lag", f"mean {_ms(lag.mean)}, p99 {_ms(lag.p99)}, at most {_ms(lag.max)}"),
         ("warm-up cut", f"{summary.warm_up_s:.1f} s, {run.requests.warm_up} answered requests"),
     ]

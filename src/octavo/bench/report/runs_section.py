@@ -1,4 +1,4 @@
-"""Several runs: all of them in one table, each against the others, and latency against load."""
+"""Report sections on several runs: all in one table, pairwise comparisons, latency against load."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from octavo.bench.compare import Comparison, compare
 from octavo.bench.compare_table import legend, middle, ratio_text
-from octavo.bench.figures import COMPARISON_FIGURES, RUNS_FIGURES, SWEEP_FIGURES
-from octavo.bench.figures.data import Series, offered_rps, series_name, series_of
-from octavo.bench.model import Run
+from octavo.bench.plots import COMPARISON_PLOTS, RUNS_PLOTS, SWEEP_PLOTS
+from octavo.bench.plots.data import Series, offered_rps, series_name, series_of
 from octavo.bench.report.parts import Cell, Pen, Section, Table, bounded
 from octavo.bench.report.run_section import verdict
 from octavo.bench.run_table import knee_line
 from octavo.bench.suite_table import NOTHING
 from octavo.bench.sweep import knee_of
+from octavo.bench.types import Run
 from octavo.errors import BenchError
 
 
@@ -28,7 +28,7 @@ def runs_section(runs: Sequence[Run], keys: Sequence[str], pen: Pen) -> Section:
         bad=bool(bad),
         doubts=[f"{run.name}, {run.created}: {verdict(run)}" for run in bad],
         tables=[Table("", ("run", "verdict", "date", *FIGURES), rows, num_text=3, links=tuple(keys))],
-        pictures=pen.draw("runs", RUNS_FIGURES, runs),
+        pictures=pen.draw("runs", RUNS_PLOTS, runs),
     )
 
 
@@ -87,7 +87,7 @@ def _comparison(key: str, where: str, named: dict[str, list[Run]], pen: Pen) -> 
         doubts=compared.warnings,
         tables=[_comparison_table(compared)],
         notes=legend(compared),
-        pictures=pen.draw(key, COMPARISON_FIGURES, compared),
+        pictures=pen.draw(key, COMPARISON_PLOTS, compared),
     )
 
 
@@ -123,7 +123,7 @@ def _sweep(key: str, series: Series, pen: Pen) -> Section:
         title=f"Latency against load: {series.name}",
         verdict=knee_line(knee_of(series.runs)),
         tables=[Table("", headings, rows, num_text=2)],
-        pictures=pen.draw(key, SWEEP_FIGURES, series.runs),
+        pictures=pen.draw(key, SWEEP_PLOTS, series.runs),
     )
 
 

@@ -1,4 +1,4 @@
-"""Mathematics of a measurement: numbers in, figures with their uncertainty out. Pure; knows nothing of requests or files.
+"""Statistics of a measurement: numbers in, estimates with their uncertainty out. Pure; knows nothing of requests or files.
 
 | file | it answers |
 |---|---|

@@ -1,4 +1,4 @@
-"""How much neighbours in a series resemble each other: block length, long-run variance.
+"""Autocorrelation of a series: block length, long-run variance.
 
 Latencies in one run are correlated: a queue that is long for one request is long for the next. A mean of n of them is worth as
 much as one of n/tau independent ones, tau = long-run variance / variance. Everything here is in the series' own unit, squared

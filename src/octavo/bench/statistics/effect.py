@@ -1,4 +1,4 @@
-"""By how much two labels differ: the ratio of their geometric means over runs, with a 95 % interval.
+"""Effect size between two labels: the ratio of their geometric means over runs, with a 95 % interval.
 
 The interval holds every ratio that the permutation test would not reject (Pitman 1937; Garthwaite 1996, Biometrics 52), so it
 leaves out 1 exactly where the test says "differs", and it is exact for any distribution of the runs' noise. A bootstrap of five
@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from octavo.bench.model import Interval
 from octavo.bench.statistics.dependence import Array
 from octavo.bench.statistics.permutation import MOST_DEALS
+from octavo.bench.types import Interval
 
 
 def ratio_interval(base: Array, other: Array, seed: int, confidence: float = 0.95) -> Interval:

@@ -1,4 +1,4 @@
-"""Where a curve of latency against load bends: the load of greatest power, throughput / latency.
+"""The knee of a curve of latency against load: the load of greatest power, throughput / latency.
 
 Kleinrock (1979), "Power and deterministic rules of thumb for probabilistic problems in computer communications": beyond it, one
 per cent more throughput costs more than one per cent more latency. For M/M/1 it lies at half load. It has no parameter and,

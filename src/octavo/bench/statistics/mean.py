@@ -16,8 +16,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from octavo.bench.model import Interval
 from octavo.bench.statistics.dependence import Array, block_length, block_means, long_run_variance
+from octavo.bench.types import Interval
 
 RESAMPLES = 2000
 MAX_BLOCKS = (

@@ -1,4 +1,4 @@
-"""Do two labels differ: an exact permutation test over runs, and Holm's correction for having looked at several metrics.
+"""Exact permutation test over runs, and Holm's correction for several metrics.
 
 The unit is a run, never a request: requests of one run share their queue and their machine, and counted as independent they make
 any two runs of the same server differ "significantly". If the label meant nothing, every way to deal the runs to the labels

@@ -20,10 +20,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from octavo.bench.model import Interval
 from octavo.bench.statistics.dependence import Array, block_length, inflation
 from octavo.bench.statistics.mean import mean_error, upper
 from octavo.bench.statistics.working_model import model_inflation, normal_scores
+from octavo.bench.types import Interval
 
 UPPER_SHARE = 0.2  # of the sample, from which the tail is continued
 UNRESOLVED = 20.0  # tau is raised by (this many, fewer towards the median) * tau / n

@@ -1,4 +1,4 @@
-"""Is a series stationary: a slope test that correlation inside the series does not fool.
+"""Trend test: whether a series is stationary, by a slope test robust to correlation inside the series.
 
 Mann-Kendall (Kendall's tau of value against time; Mann 1945) on means of long batches: ranks do not mind skewed latencies, and
 batches several block lengths long are nearly independent, where the single values are far from it.

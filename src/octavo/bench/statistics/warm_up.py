@@ -1,5 +1,5 @@
-"""Where the steady state begins: MSER-5 (White 1997, "An effective truncation heuristic for bias reduction in simulation
-output", Simulation 69; batches of five: White, Cobb & Spratt 2000).
+"""Warm-up cut, the start of the steady state, by MSER-5 (White 1997, "An effective truncation heuristic for bias reduction in
+simulation output", Simulation 69; batches of five: White, Cobb & Spratt 2000).
 
 Of all truncation points d it takes the one that minimises the standard error of what remains,
 MSER(d) = 1/(m - d)^2 sum_{i > d} (z_i - mean_{> d})^2 over the m batch means z of five. It is looked for in the first half only:

@@ -1,4 +1,4 @@
-"""How correlated the tail of a series is, where the tail itself holds too few values to say: a Gaussian working model.
+"""Gaussian working model of tail correlation, where the tail itself holds too few values to estimate it.
 
 Three requests in 300 lie above the p99; nothing about their clustering can be read off three. So the ranks of all values, taken
 to normal scores, are fitted by an autoregression; it predicts how often neighbours exceed a level together.

@@ -1,4 +1,4 @@
-"""The registry: one line a workload."""
+"""The registry of workloads: one line each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from octavo.bench.specs import build, canonical
-from octavo.bench.workloads.base import Session, Workload
+from octavo.bench.workloads.base import Conversation, Workload
 from octavo.bench.workloads.chat import Chat
 from octavo.bench.workloads.code import Code
 from octavo.bench.workloads.long_prompt import LongPrompt
@@ -16,7 +16,7 @@ from octavo.bench.workloads.shared_prefix import SharedPrefix
 from octavo.bench.workloads.synthetic import Synthetic
 from octavo.bench.workloads.trace import Trace
 
-__all__ = ["WORKLOADS", "Session", "Trace", "Workload", "parse_workload", "workload_spec"]
+__all__ = ["WORKLOADS", "Conversation", "Trace", "Workload", "parse_workload", "workload_spec"]
 
 WORKLOADS: Mapping[str, type[Workload]] = MappingProxyType(
     {

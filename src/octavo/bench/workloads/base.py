@@ -1,4 +1,4 @@
-"""What a workload is: a frozen struct of parameters that yields sessions (one request, or the turns of a conversation)."""
+"""Base of all workloads: a frozen struct of parameters that yields conversations (a single request, or several turns)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import ClassVar, TypeAlias
 import msgspec
 
 from octavo.bench.lengths import parse_lengths
-from octavo.bench.model import BenchRequest
 from octavo.bench.prompts import Draw
+from octavo.bench.types import BenchRequest
 from octavo.errors import BenchError, ConfigError
 
 LengthSpec: TypeAlias = str  # see octavo.bench.lengths
 
 
-class Session(msgspec.Struct, frozen=True):
+class Conversation(msgspec.Struct, frozen=True):
     """Requests that belong together, ``index`` and ``after`` counted within it; ``recorded_s`` where a trace gives a time."""
 
     requests: list[BenchRequest]
@@ -35,13 +35,13 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             except (ConfigError, BenchError) as error:
                 raise ConfigError(f"{name}: {error.message}") from None
 
-    def sessions(self, draw: Draw) -> Iterator[Session]:
+    def conversations(self, draw: Draw) -> Iterator[Conversation]:
         """In order, for as long as the caller asks; only a trace ends."""
         raise NotImplementedError
 
 
-def one(request: BenchRequest) -> Session:
-    return Session([request])
+def one(request: BenchRequest) -> Conversation:
+    return Conversation([request])
 
 
 class Lengthwise(Workload, frozen=True):
@@ -50,7 +50,7 @@ class Lengthwise(Workload, frozen=True):
     prompt: LengthSpec = "128"
     output: LengthSpec = "128"
 
-    def sessions(self, draw: Draw) -> Iterator[Session]:
+    def conversations(self, draw: Draw) -> Iterator[Conversation]:
         prompt, output = parse_lengths(self.prompt), parse_lengths(self.output)
         while True:
             num_prompt, num_output = draw.prompt_tokens(prompt), draw.output_tokens(output)

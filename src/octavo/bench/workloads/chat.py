@@ -1,4 +1,4 @@
-"""Single questions to a chat model, with lengths like those of ShareGPT."""
+"""Workload: single questions to a chat model, with lengths like those of ShareGPT."""
 
 from __future__ import annotations
 

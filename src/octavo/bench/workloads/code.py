@@ -1,4 +1,4 @@
-"""Code completion: much context, a short answer."""
+"""Workload: code completion; long prompts, short outputs."""
 
 from __future__ import annotations
 

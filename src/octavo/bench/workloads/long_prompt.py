@@ -1,4 +1,4 @@
-"""Documents to summarise: prefill dominates."""
+"""Workload: documents to summarise; prefill dominates."""
 
 from __future__ import annotations
 

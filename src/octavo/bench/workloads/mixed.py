@@ -1,4 +1,4 @@
-"""Latency classes and tenants side by side: what a scheduler with promises is judged by."""
+"""Workload: latency classes and tenants side by side, as an SLO-aware scheduler is judged by."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import Meta
 
 from octavo.bench.lengths import parse_lengths
-from octavo.bench.model import BenchRequest, Slo
 from octavo.bench.prompts import Draw
-from octavo.bench.workloads.base import Session, Workload, one
+from octavo.bench.types import BenchRequest, Slo
+from octavo.bench.workloads.base import Conversation, Workload, one
 from octavo.errors import ConfigError
 
 
@@ -54,7 +54,7 @@ class Mixed(Workload, frozen=True):
         if self.interactive + self.standard + self.batch <= 0:
             raise ConfigError("all three shares are 0; give interactive, standard or batch a share")
 
-    def sessions(self, draw: Draw) -> Iterator[Session]:
+    def conversations(self, draw: Draw) -> Iterator[Conversation]:
         shares = np.array([self.interactive, self.standard, self.batch])
         harmonic = 1 / np.arange(1, self.tenants + 1)
         while True:

@@ -1,4 +1,4 @@
-"""Conversations: every turn is sent after the answer to the one before, with all that was said."""
+"""Workload: conversations; every turn is sent after the response to the one before, with the whole history."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from octavo.bench.lengths import parse_lengths
-from octavo.bench.model import BenchRequest
 from octavo.bench.prompts import Draw
-from octavo.bench.workloads.base import LengthSpec, Session, Workload
+from octavo.bench.types import BenchRequest
+from octavo.bench.workloads.base import Conversation, LengthSpec, Workload
 from octavo.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ class MultiTurn(Workload, frozen=True):
     system: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # tokens of a system prompt that all conversations share
     think: Annotated[float, Meta(ge=0, le=1e6)] = 2.0
 
-    def sessions(self, draw: Draw) -> Iterator[Session]:
+    def conversations(self, draw: Draw) -> Iterator[Conversation]:
         if draw.form == "tokens":
             raise ConfigError(
                 "multi-turn conversations are sent as messages or text, not as token ids: the answers come back as text",
@@ -40,7 +40,7 @@ class MultiTurn(Workload, frozen=True):
         turns = parse_lengths(self.turns)
         system = draw.block(0, self.system) if self.system else None
         while True:
-            yield Session(self._conversation(draw, draw.count(turns), system))
+            yield Conversation(self._conversation(draw, draw.count(turns), system))
 
     def _conversation(self, draw: Draw, num_turns: int, system: list[int] | None) -> list[BenchRequest]:
         first, prompt, output = (parse_lengths(text) for text in (self.first, self.prompt, self.output))

@@ -1,4 +1,4 @@
-"""Many users behind one system prompt: what a prefix cache is for."""
+"""Workload: many users behind one system prompt, as a prefix cache serves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from octavo.bench.lengths import parse_lengths
-from octavo.bench.model import BenchRequest
 from octavo.bench.prompts import Draw
-from octavo.bench.workloads.base import LengthSpec, Session, Workload, one
+from octavo.bench.types import BenchRequest
+from octavo.bench.workloads.base import Conversation, LengthSpec, Workload, one
 
 
 class SharedPrefix(Workload, frozen=True):
@@ -21,7 +21,7 @@ class SharedPrefix(Workload, frozen=True):
     prompt: LengthSpec = "128"
     output: LengthSpec = "128"
 
-    def sessions(self, draw: Draw) -> Iterator[Session]:
+    def conversations(self, draw: Draw) -> Iterator[Conversation]:
         prompt, output = parse_lengths(self.prompt), parse_lengths(self.output)
         prefixes = [draw.block(group, self.prefix) for group in range(self.groups)]
         while True:

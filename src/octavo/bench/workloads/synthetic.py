@@ -1,4 +1,4 @@
-"""Lengths as you like them: ``synthetic:prompt=32,output=20``, or any distribution of ``octavo.bench.lengths``."""
+"""Workload: any lengths: ``synthetic:prompt=32,output=20``, or any distribution of ``octavo.bench.lengths``."""
 
 from __future__ import annotations
 

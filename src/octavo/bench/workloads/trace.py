@@ -1,4 +1,4 @@
-"""Recorded traffic replayed: its times, its lengths and, where block hashes were recorded, its shared prefixes."""
+"""Workload: a recorded trace replayed: its times, its lengths and, where block hashes were recorded, its shared prefixes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from octavo.bench.model import BenchRequest
 from octavo.bench.prompts import Draw
 from octavo.bench.traces import BLOCK_TOKENS, TraceRow, read_trace
-from octavo.bench.workloads.base import Session, Workload
+from octavo.bench.types import BenchRequest
+from octavo.bench.workloads.base import Conversation, Workload
 
 
 class Trace(Workload, frozen=True):
@@ -33,7 +33,7 @@ class Trace(Workload, frozen=True):
     def block_tokens(self) -> int:
         return self.block or max(1, round(BLOCK_TOKENS * self.scale))
 
-    def sessions(self, draw: Draw) -> Iterator[Session]:
+    def conversations(self, draw: Draw) -> Iterator[Conversation]:
         if self.scale != 1 or self.block:
             draw.tally.remarks.append(
                 f"trace lengths scaled: prompts by {self.block_tokens}/{BLOCK_TOKENS}, outputs by {self.scale:g}"
@@ -45,7 +45,7 @@ class Trace(Workload, frozen=True):
             first_s = row.arrival_s if first_s is None else first_s
             num_output = draw.cut_output(max(1, round(row.num_output_tokens * self.scale)))
             request = BenchRequest(index=0, max_tokens=num_output, **draw.render(self._prompt(draw, row)))
-            yield Session([request], row.arrival_s - first_s)
+            yield Conversation([request], row.arrival_s - first_s)
 
     def _prompt(self, draw: Draw, row: TraceRow) -> list[int]:
         full, rest = divmod(row.num_prompt_tokens, BLOCK_TOKENS)

@@ -1,13 +1,13 @@
-"""Suites and comparisons of servers: the tables of ``suite_table``, with figures."""
+"""Report section on suites and comparisons of servers: the tables of ``suite_table``, with plots."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from octavo.bench.figures import PEERS_FIGURES, ROWS_FIGURES
 from octavo.bench.peers import PeersResult
+from octavo.bench.plots import PEERS_PLOTS, SCENARIO_PLOTS
 from octavo.bench.report.parts import Pen, Section, Table, machine_text
-from octavo.bench.suite import RowResult, SuiteResult
+from octavo.bench.suite import ScenarioResult, SuiteResult
 from octavo.bench.suite_table import (
     Grid,
     limits_lines,
@@ -33,7 +33,7 @@ def suite_section(result: SuiteResult, key: str, pen: Pen) -> Section:
         provenance=_provenance(result),
         tables=[_table(OVER, suite_grid(result.rows, result.http_over_offline))],
         notes=[*limits_lines(result.rows), *notes_lines(result.rows), *result.notes],
-        pictures=pen.draw(key, ROWS_FIGURES, result.rows),
+        pictures=pen.draw(key, SCENARIO_PLOTS, result.rows),
     )
 
 
@@ -49,7 +49,7 @@ def peers_section(result: PeersResult, key: str, pen: Pen) -> Section:
         provenance=_provenance(result),
         tables=[_table("Servers", servers_grid(result), 99), _table(OVER, peers_grid(result))],
         notes=[ratios, *notes_lines(result.rows), *result.notes],
-        pictures=pen.draw(key, PEERS_FIGURES, result),
+        pictures=pen.draw(key, PEERS_PLOTS, result),
     )
 
 
@@ -57,7 +57,7 @@ def _verdict(result: SuiteResult | PeersResult) -> str:
     return "COMPLETE" if result.complete else "INCOMPLETE: it was stopped before its end"
 
 
-def _failures(rows: Sequence[RowResult]) -> list[str]:
+def _failures(rows: Sequence[ScenarioResult]) -> list[str]:
     return [f"{row.row}, {row.target}: {row.num_failed} requests failed" for row in rows if row.num_failed]
 
 

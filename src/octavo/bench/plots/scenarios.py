@@ -1,4 +1,4 @@
-"""Suites and peers: which share of the machine's limit did each row reach, how fast was each server, and against the first?"""
+"""Plots of suites and peers: share of the machine's limit, tokens/s of each server, ratios to the first server."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.forest import RatioRow, draw_rows
-from octavo.bench.figures.style import fit_legend, look, new_figure, short
-from octavo.bench.measure import Spread
 from octavo.bench.peers import PeersResult
-from octavo.bench.suite import RowResult
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.forest import RatioRow, draw_rows
+from octavo.bench.plots.style import fit_legend, look, new_figure, short
+from octavo.bench.scenario_metrics import Spread
+from octavo.bench.suite import ScenarioResult
 
 HATCHES = ("", "///", "...", "xx", "\\\\")
 
 
-def draw_fractions(rows: Sequence[RowResult]) -> Figure | None:
+def draw_fractions(rows: Sequence[ScenarioResult]) -> Figure | None:
     return _bars(rows, lambda row: row.fraction, (100.0, "Share of the machine's limit", "of the limit [%]"))
 
 
-def draw_rates(rows: Sequence[RowResult]) -> Figure | None:
+def draw_rates(rows: Sequence[ScenarioResult]) -> Figure | None:
     return _bars(rows, lambda row: row.output_tokens_per_s, (1.0, "Output rate", "output [tokens/s]"))
 
 
 def _bars(
-    rows: Sequence[RowResult], of: Callable[[RowResult], Spread | None], words: tuple[float, str, str]
+    rows: Sequence[ScenarioResult], of: Callable[[ScenarioResult], Spread | None], words: tuple[float, str, str]
 ) -> Figure | None:
     """Grouped by row, one bar a target, whiskers from the lowest repetition to the highest."""
     factor, title, axis = words
@@ -96,13 +96,13 @@ def _shown(low: float | None, high: float | None) -> bool:
     return low is not None and high is not None and not low <= 1.0 <= high
 
 
-FRACTIONS = FigureKind(
+FRACTIONS = Plot(
     "suite-limit",
     "How much of what the machine could do at best each row reached, by arithmetic on the model and the calibration beside it.",
     draw_fractions,
 )
-RATES = FigureKind("suite-rate", "Output tokens per second of each row; rows differ in what they ask.", draw_rates)
-RATIOS = FigureKind(
+RATES = Plot("suite-rate", "Output tokens per second of each row; rows differ in what they ask.", draw_rates)
+RATIOS = Plot(
     "peer-ratios",
     "Taken within each round, where both servers met the same machine. Filled: the interval leaves out 1 (of each row alone, not "
     "corrected for their number).",

@@ -1,4 +1,4 @@
-"""Sends a plan at its intended times and collects the records. Callbacks on one event loop; no task, no queue per request.
+"""The load generator: sends a plan at its intended times and collects the records. Callbacks on one event loop.
 
 The timer of a request starts at its intended send time, whatever the client is doing then. Every request that was due ends
 in exactly one record.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from octavo.bench.client.answer import Answer, Receiver
+from octavo.bench.client.connection_pool import ConnectionPool, Dialer
 from octavo.bench.client.health import Health, Stalls
 from octavo.bench.client.journal import Journal
 from octavo.bench.client.metrics import Scraper
 from octavo.bench.client.options import ClientOptions
-from octavo.bench.client.pool import Dialer, Pool
 from octavo.bench.client.progress import Observer, Tally
+from octavo.bench.client.response import Receiver, Response
 from octavo.bench.client.schedule import Schedule
 from octavo.bench.client.target import Prompt, RequestWriter
-from octavo.bench.model import LoadPlan, Outcome, RequestRecord
+from octavo.bench.types import LoadPlan, Outcome, RequestRecord
 
 TICK_S = 0.02  # timeouts, spare connections and stalls are looked at so often
 STALL_S = 0.005  # a tick later than this is a stall
@@ -29,7 +29,7 @@ BURST = 64  # requests sent in a row before the loop may read again
 NOBODY_PAUSE_S = 0.1  # a closed loop's user knocks so often at a server that does not answer at all
 
 
-class Session:
+class LoadGenerator:
     """One run of one plan. ``stop`` ends it early."""
 
     def __init__(
@@ -49,11 +49,11 @@ class Session:
         self._clock = clock
         self._zero_s = clock()
         self._schedule = Schedule(plan)
-        self._pool = Pool(dialer, options, self.now_s, self._on_ended)
+        self._pool = ConnectionPool(dialer, options, self.now_s, self._on_ended)
         self.scraper = Scraper(dialer, self._writer, options, self.now_s)
         self._tally = Tally(len(plan.requests), plan.duration_s)
         self._prompts: dict[int, Prompt] = {}  # of turns whose turn before has ended
-        self._in_flight: dict[Answer, None] = {}  # in the order of sending
+        self._in_flight: dict[Response, None] = {}  # in the order of sending
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.Handle | None = None
@@ -100,8 +100,8 @@ class Session:
         """Nothing more is sent; what is in flight is dropped as CANCELLED. The run is then invalid for this ``reason``."""
         self._stopped = self._stopped or reason
         self._schedule.stop()
-        for answer in list(self._in_flight):
-            self._drop(answer, Outcome.CANCELLED, reason)
+        for response in list(self._in_flight):
+            self._drop(response, Outcome.CANCELLED, reason)
         self._check_over()
 
     def health(self) -> Health:
@@ -155,17 +155,17 @@ class Session:
         self._last_due_s = intended_s
         request = self._plan.requests[index]
         prompt = self._prompts.pop(index, None) or Prompt.of(request)
-        answer = Answer(request, prompt, intended_s, keep_text=self._schedule.has_turns(index))
+        response = Response(request, prompt, intended_s, keep_text=self._schedule.has_turns(index))
         data = self._writer.post(request, prompt)
-        self._in_flight[answer] = None
+        self._in_flight[response] = None
         self._tally.sent += 1
-        answer.record.sent_s = self.now_s()
-        self._pool.submit(answer, data)
+        response.record.sent_s = self.now_s()
+        self._pool.submit(response, data)
 
     # ends
 
     def _on_ended(self, receiver: Receiver) -> None:
-        assert isinstance(receiver, Answer)
+        assert isinstance(receiver, Response)
         if receiver not in self._in_flight:
             return
         del self._in_flight[receiver]
@@ -173,14 +173,14 @@ class Session:
         self._go_on(receiver)
         self._check_over()
 
-    def _go_on(self, answer: Answer) -> None:
+    def _go_on(self, response: Response) -> None:
         """Whoever waited for this end: the next turn, the next request of this user."""
-        record = answer.record
+        record = response.record
         assert record.end_s is not None
         ok = record.outcome is Outcome.OK
         if ok:
             for turn in self._schedule.turns(record.index):
-                self._prompts[turn] = answer.prompt.then(answer.text, self._plan.requests[turn])
+                self._prompts[turn] = response.prompt.then(response.text, self._plan.requests[turn])
         pause_s = NOBODY_PAUSE_S if not ok and record.status is None else 0.0
         for lost in self._schedule.ended(record.index, record.end_s, ok=ok, pause_s=pause_s):
             reason = f"not sent: request {record.index}, a turn before it, {record.outcome.value.replace('_', ' ')}"
@@ -210,10 +210,10 @@ class Session:
             )
         )
 
-    def _drop(self, answer: Answer, outcome: Outcome, reason: str) -> None:
-        answer.end(outcome, reason, self.now_s())
-        self._pool.drop(answer)
-        self._on_ended(answer)
+    def _drop(self, response: Response, outcome: Outcome, reason: str) -> None:
+        response.end(outcome, reason, self.now_s())
+        self._pool.drop(response)
+        self._on_ended(response)
 
     def _fail(self, error: Exception) -> None:
         if not self._over.done():
@@ -248,10 +248,10 @@ class Session:
     def _time_out(self, now_s: float) -> None:
         limit_s = self._options.request_timeout_s
         while self._in_flight:
-            answer = next(iter(self._in_flight))
-            if now_s - answer.record.intended_s < limit_s:
+            response = next(iter(self._in_flight))
+            if now_s - response.record.intended_s < limit_s:
                 return
-            self._drop(answer, Outcome.TIMED_OUT, f"no end within {limit_s:g} s")
+            self._drop(response, Outcome.TIMED_OUT, f"no end within {limit_s:g} s")
 
     def _server_gone(self, since_s: float) -> None:
         """Fail what is in flight and what was still to come, for one reason, and end the run."""
@@ -260,8 +260,8 @@ class Session:
             unsent = self._schedule.unsent()
             self._stopped = f"{reason}; {len(unsent)} requests were not sent"
             self._schedule.stop()
-            for answer in list(self._in_flight):
-                self._drop(answer, Outcome.FAILED, reason)
+            for response in list(self._in_flight):
+                self._drop(response, Outcome.FAILED, reason)
             for index in unsent:
                 self._keep_unsent(index, Outcome.FAILED, f"not sent: {reason}")
             self._check_over()

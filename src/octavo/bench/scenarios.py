@@ -1,4 +1,4 @@
-"""The fixed sets of rows by which an engine is measured, as data. To add a suite: one entry in ``SUITES``."""
+"""The fixed scenarios of each suite, as data. To add a suite: one entry in ``SUITES``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octavo.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Scenario:
     """``users`` keep one request each in flight; as many requests as users are a burst. ``quick``: part of --quick."""
 
     name: str
@@ -24,14 +24,14 @@ class Row:
 class Suite:
     """``repetitions`` of all rows; ``quick_repetitions`` of the quick ones."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Scenario, ...]
     repetitions: int = 3
     quick_repetitions: int = 2
 
 
 WARM_UP = (
-    Row("warm-up", "synthetic:prompt=32,output=8", users=2, num_requests=2),
-    Row("warm-up", "synthetic:prompt=128,output=8", users=16, num_requests=16),
+    Scenario("warm-up", "synthetic:prompt=32,output=8", users=2, num_requests=2),
+    Scenario("warm-up", "synthetic:prompt=128,output=8", users=16, num_requests=16),
 )
 WARM_UP_REPEAT = 1_000_000  # prompts that no row sends
 
@@ -41,15 +41,15 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
     {
         "cpu": Suite(
             (
-                Row("single", _SHORT, users=1, num_requests=2, quick=True),
-                Row("prefill-1024", "synthetic:prompt=1024,output=1", users=1, num_requests=2, quick=True),
-                Row("concurrent-1", _SHORT, users=1, num_requests=1),
-                Row("concurrent-4", _SHORT, users=4, num_requests=4, quick=True),
-                Row("concurrent-16", _SHORT, users=16, num_requests=16),
-                Row("concurrent-32", _SHORT, users=32, num_requests=32),
-                Row("concurrent-64", _SHORT, users=64, num_requests=64),
-                Row("shared-prefix", "shared-prefix:prefix=512,prompt=64,output=64", users=8, num_requests=24),
-                Row("mixed", "mixed:scale=0.25", users=8, num_requests=24),
+                Scenario("single", _SHORT, users=1, num_requests=2, quick=True),
+                Scenario("prefill-1024", "synthetic:prompt=1024,output=1", users=1, num_requests=2, quick=True),
+                Scenario("concurrent-1", _SHORT, users=1, num_requests=1),
+                Scenario("concurrent-4", _SHORT, users=4, num_requests=4, quick=True),
+                Scenario("concurrent-16", _SHORT, users=16, num_requests=16),
+                Scenario("concurrent-32", _SHORT, users=32, num_requests=32),
+                Scenario("concurrent-64", _SHORT, users=64, num_requests=64),
+                Scenario("shared-prefix", "shared-prefix:prefix=512,prompt=64,output=64", users=8, num_requests=24),
+                Scenario("mixed", "mixed:scale=0.25", users=8, num_requests=24),
             )
         ),
     }
@@ -63,7 +63,7 @@ def find_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def choose_rows(suite: Suite, names: str = "", *, quick: bool = False) -> tuple[Row, ...]:
+def choose_scenarios(suite: Suite, names: str = "", *, quick: bool = False) -> tuple[Scenario, ...]:
     """The rows named ``a,b,c``; without names all, or the quick ones. Raises ``ConfigError`` for unknown names."""
     known = {row.name: row for row in suite.rows}
     wanted = [name.strip() for name in names.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""Does the text flow? The pauses between chunks, and the longest pause of each answer."""
+"""Plot: times between chunks, and the longest pause of each response."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.data import steady, styled, title_of
-from octavo.bench.figures.distribution import draw_line, draw_marks, finish_panel, line_handles, mark_handle, marks
-from octavo.bench.figures.style import fit_legend, new_figure
-from octavo.bench.model import Run
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.data import steady, styled, title_of
+from octavo.bench.plots.distribution import draw_line, draw_marks, finish_panel, line_handles, mark_handle, marks
+from octavo.bench.plots.style import fit_legend, new_figure
 from octavo.bench.statistics.dependence import Array
+from octavo.bench.types import Run
 
 
 def gaps(run: Run) -> tuple[Array, Array]:
@@ -49,7 +49,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "inter-chunk",
     "Left, all pauses between chunks of an answer; right, the longest that each reader saw: stalls that an average (TPOT) hides.",
     draw,

@@ -1,4 +1,4 @@
-"""The nouns of a measurement: what is to be sent, when, and what came back. Plain data; no I/O, no statistics.
+"""Data types of a benchmark: SLO, load plan, request record, latency summary, run. Plain data; no I/O, no statistics.
 
 A run goes: ``Workload`` -> requests, ``Arrivals`` -> intended send times, together the ``LoadPlan`` (complete and stored before
 the first request) -> the client -> one ``RequestRecord`` each -> ``Run`` (what is on disk) -> ``Summary``.
@@ -143,8 +143,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     effective_p99: float | None = None
 
 
-class Promise(msgspec.Struct, frozen=True, kw_only=True):
-    """The binomial check of "at least ``share`` of all requests are within the limit" (`statistics/promise.py`)."""
+class SloCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The binomial check of "at least ``share`` of all requests are within the limit" (`statistics/binomial_check.py`)."""
 
     what: str  # "ttft_s", "tpot_s", "e2e_s"; "all": every promise of a request, its own or the run's
     limit_s: float | None  # None for "all"
@@ -186,7 +186,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_s: float = 0.0  # cut by MSER
     stationary: bool | None = None  # slope test on the steady state; None: too few requests to tell
     slope_p_value: float | None = None
-    promises: list[Promise] = []  # empty where nothing was promised
+    promises: list[SloCheck] = []  # empty where nothing was promised
     warnings: list[str] = []  # why figures are less certain than their intervals say
 
 

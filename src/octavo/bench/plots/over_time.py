@@ -1,4 +1,4 @@
-"""Did the server behave the same all the time? Every request by when it was due."""
+"""Plot: latency of every request by when it was due."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.style import (
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.style import (
     BLUE,
     ORANGE,
     VERMILLION,
@@ -22,8 +22,8 @@ from octavo.bench.figures.style import (
     shade_warm_up,
     short,
 )
-from octavo.bench.model import Outcome, Run
 from octavo.bench.statistics.dependence import Array
+from octavo.bench.types import Outcome, Run
 
 Places: TypeAlias = np.ndarray[Any, np.dtype[np.intp]]
 
@@ -85,7 +85,7 @@ def _failed(axes: Axes, due: list[float]) -> None:
     )  # fmt: skip
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "latency-over-time",
     "One mark a request, where it was due. A slope is a queue that grows, a wall of marks a stall; the grey part is the warm-up, "
     "which no figure counts.",

@@ -1,4 +1,4 @@
-"""Who got what was promised? Goodput and the share of kept promises, for all requests, per class and per tenant."""
+"""Plot: goodput and SLO attainment, for all requests, per class and per tenant."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.style import BLUE, GREEN, ORANGE, new_figure, short
-from octavo.bench.model import Interval, Outcome, Run
-from octavo.bench.promises import meets, promise_of
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.style import BLUE, GREEN, ORANGE, new_figure, short
+from octavo.bench.slo_attainment import meets, slo_of
+from octavo.bench.types import Interval, Outcome, Run
 
 MOST_BARS = 24
 HATCHES = {"all": "", "class": "///", "tenant": "..."}
@@ -51,7 +51,7 @@ def bars_of(run: Run) -> list[Bar]:
 def _share(run: Run) -> float | None:
     """Over all requests, by their own promises or else the run's."""
     counted = [one for one in run.records if one.outcome is not Outcome.CANCELLED]
-    return sum(meets(one, promise_of(one, run.slo)) for one in counted) / len(counted) if counted else None
+    return sum(meets(one, slo_of(one, run.slo)) for one in counted) / len(counted) if counted else None
 
 
 def draw(run: Run) -> Figure | None:
@@ -94,7 +94,7 @@ def _error(found: Interval) -> tuple[float, float]:
     return (found.value - found.low, found.high - found.value)
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "goodput",
     "Requests that met all their promises (SLOs): how many a second, and which share of those sent; failed ones met none. In "
     "brackets: requests sent. Without a promise, every answer counts.",

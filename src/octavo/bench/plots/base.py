@@ -1,4 +1,4 @@
-"""What a figure is: a name, a pure function from plain data, one line that says how to read it; and how it becomes a file."""
+"""Base of all plots: name, caption, pure drawing function; rendering as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from octavo.bench.figures.style import RC
+from octavo.bench.plots.style import RC
 
 S = TypeVar("S")
 FORMATS = ("svg", "png")
@@ -21,7 +21,7 @@ NO_METADATA = {"svg": dict.fromkeys(("Creator", "Date", "Format", "Type")), "png
 
 
 @dataclass(frozen=True)
-class FigureKind(Generic[S]):
+class Plot(Generic[S]):
     """``draw`` returns None where its subject has nothing to show in it."""
 
     name: str  # of the file, without its ending
@@ -34,9 +34,9 @@ class FigureKind(Generic[S]):
             return self.draw(subject)
 
 
-def alone(kind: FigureKind[Sequence[S]]) -> FigureKind[S]:
+def alone(kind: Plot[Sequence[S]]) -> Plot[S]:
     """A figure of several, of one."""
-    return FigureKind(kind.name, kind.caption, lambda one: kind.draw((one,)))
+    return Plot(kind.name, kind.caption, lambda one: kind.draw((one,)))
 
 
 def encode(figure: Figure, form: str) -> bytes:

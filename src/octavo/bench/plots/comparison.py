@@ -1,14 +1,14 @@
-"""Is one faster, by how much, how sure? The ratios of ``compare`` with their intervals."""
+"""Plot: the ratios of ``bench compare`` with their confidence intervals."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from octavo.bench.compare import Comparison, Row
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.forest import RatioRow, draw_rows
-from octavo.bench.figures.style import GREY, fit_legend, look, new_figure, short
+from octavo.bench.compare import Comparison, MetricComparison
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.forest import RatioRow, draw_rows
+from octavo.bench.plots.style import GREY, fit_legend, look, new_figure, short
 
 NAMES = {
     "ttft_s.p50": "TTFT p50",
@@ -20,7 +20,7 @@ NAMES = {
 }
 
 
-def significant(row: Row) -> bool:
+def significant(row: MetricComparison) -> bool:
     return row.verdict != "no difference shown"
 
 
@@ -52,7 +52,7 @@ def draw(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def _row(row: Row, labels: list[str]) -> RatioRow:
+def _row(row: MetricComparison, labels: list[str]) -> RatioRow:
     metric = NAMES.get(row.metric, row.metric)
     name = metric if len(labels) == 1 else f"{short(row.label, 16)}: {metric}"
     note = row.verdict if significant(row) else "not shown"
@@ -61,7 +61,7 @@ def _row(row: Row, labels: list[str]) -> RatioRow:
     )
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "comparison",
     "A filled mark is a difference that was shown; a hollow one may be noise, whatever its place. The bar says how large the "
     "difference may be; p-values count for all rows together.",

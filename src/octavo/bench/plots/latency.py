@@ -1,4 +1,4 @@
-"""How are TTFT, TPOT and E2E distributed? Once as cumulative shares, once with the tail stretched out."""
+"""Plot: distributions of TTFT, TPOT and E2E, as a CDF and with the tail stretched out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.data import METRICS, Metric, Styled, latencies, styled, title_of
-from octavo.bench.figures.distribution import (
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.data import METRICS, Metric, Styled, latencies, styled, title_of
+from octavo.bench.plots.distribution import (
     draw_line,
     draw_marks,
     finish_panel,
@@ -19,8 +19,8 @@ from octavo.bench.figures.distribution import (
     marks,
     points,
 )
-from octavo.bench.figures.style import GREY, fit_legend, limit_handle, mark_limit, new_figure
-from octavo.bench.model import Run
+from octavo.bench.plots.style import GREY, fit_legend, limit_handle, mark_limit, new_figure
+from octavo.bench.types import Run
 
 VISIBLE = 1.02  # factor between corrected and uncorrected p99, from which on both are drawn
 
@@ -94,13 +94,13 @@ def _draw_uncorrected(axes: object, line: Styled, metric: Metric) -> bool:
     return True
 
 
-CDF = FigureKind(
+CDF = Plot(
     "latency-cdf",
     "Each line rises from no request to all: at height 50 % it crosses the median. Further left is faster; an upright line is a "
     "predictable latency.",
     draw_cdf,
 )
-TAIL = FigureKind(
+TAIL = Plot(
     "latency-tail",
     "The slow end stretched out: where a line crosses 1 %, one request in a hundred was slower (p99). The last points are single "
     "requests.",

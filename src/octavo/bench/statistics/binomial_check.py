@@ -1,4 +1,4 @@
-"""Does a share of all requests stay under a limit: the binomial check of MLPerf Inference.
+"""Binomial check that a share of all requests stays under a limit, as in MLPerf Inference.
 
 "p99 under 500 ms" is a statement on a share: at least 99 % of requests are under it. Of n, k were not. With confidence c the
 share is at least p if P(Binomial(n, 1 - p) <= k) <= 1 - c (Clopper & Pearson 1934); MLPerf Inference (Reddi et al. 2020,
@@ -23,7 +23,7 @@ class PromiseCheck:
     num_needed: int  # requests that would show it, at the share that was observed; 0: no number would
 
 
-def check_promise(
+def check_share(
     num_requests: int, num_over: int, share: float = 0.99, confidence: float = 0.95, *, worth: float = 1.0
 ) -> PromiseCheck:
     """``share`` of requests under the limit, ``confidence`` one-sided. ``worth`` <= 1: independent requests that one is worth."""

@@ -1,4 +1,4 @@
-"""How much do runs of one name differ from each other? Every run as a point, side by side with those of the other names."""
+"""Plot: one metric per run, runs of one name side by side with those of the other names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.data import Series, series_of
-from octavo.bench.figures.style import BLACK, look, new_figure, short
-from octavo.bench.model import Interval, Run
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.data import Series, series_of
+from octavo.bench.plots.style import BLACK, look, new_figure, short
+from octavo.bench.types import Interval, Run
 
 PANELS = (
     ("ttft_s.p50", "TTFT p50 [ms]", 1e3),
@@ -62,7 +62,7 @@ def _group(axes: Axes, place: int, group: Series, what: tuple[str, float]) -> No
         axes.hlines(float(np.median(values)), place - 0.42, place + 0.42, color=BLACK, linewidth=1.0, zorder=1.5)
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "runs",
     "One point a run with its own 95 % interval; the line is the median over runs. If the points scatter more than their bars, "
     "the machine changed between runs.",

@@ -1,4 +1,4 @@
-"""What figures and the report take from runs: the steady state's latencies, and which runs belong together."""
+"""Data behind the plots and the report: steady-state latencies, and which runs belong together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from octavo.bench.arrivals import Constant, Gamma, Poisson, parse_arrivals
-from octavo.bench.figures.style import Look, look, shade, short
-from octavo.bench.model import Outcome, RequestRecord, Run
+from octavo.bench.plots.style import Look, look, shade, short
 from octavo.bench.statistics.dependence import Array
+from octavo.bench.types import Outcome, RequestRecord, Run
 from octavo.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""What one run of a row shows: rates and medians of its records; and their spread over repetitions.
+"""Metrics of one repetition of a scenario: rates and medians of its records; and their spread over repetitions.
 
 output_tokens_per_s   output tokens of all answered requests / (last end - first send)
 decode_tokens_per_s   the decode phase alone. One user: sum of (n - 1) / sum of (end - first token). A burst, all requests sent
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from octavo.bench.model import LoadPlan, Outcome, RequestRecord
+from octavo.bench.types import LoadPlan, Outcome, RequestRecord
 
 SHORTEST_PHASE_TOKENS = 8  # a decode phase with fewer tokens in it says nothing
 

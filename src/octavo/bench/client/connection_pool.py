@@ -1,4 +1,4 @@
-"""Which connection carries the next request? As many as the plan needs: a free one, else a new one; never a queue.
+"""The connection pool of the load generator: a free connection or a new one for each request, never a queue.
 
 Only at ``max_connections`` do requests wait, and then the run is invalid (``limit``).
 """
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from octavo.bench.client.answer import Receiver
 from octavo.bench.client.connection import Connection
 from octavo.bench.client.options import ClientOptions
+from octavo.bench.client.response import Receiver
 from octavo.bench.client.target import Address, Target
 from octavo.errors import ConfigError
 
@@ -59,7 +59,7 @@ class Dialer:
         return connection
 
 
-class Pool:
+class ConnectionPool:
     """Owns the connections; tells ``on_ended`` of each receiver that is through."""
 
     def __init__(

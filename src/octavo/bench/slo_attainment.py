@@ -1,4 +1,4 @@
-"""Did requests get what they were promised: each by itself, and the share of them as a statement on the server."""
+"""SLO attainment: per request, and the share of requests within the SLO as a tested statement on the server."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from octavo.bench.model import Outcome, Promise, RequestRecord, Slo
 from octavo.bench.rates import num_output_tokens
+from octavo.bench.statistics.binomial_check import check_share
 from octavo.bench.statistics.dependence import Array, inflation
-from octavo.bench.statistics.promise import check_promise
 from octavo.bench.statistics.quantile import inflations
+from octavo.bench.types import Outcome, RequestRecord, Slo, SloCheck
 
 SHARE = 0.99  # "TTFT <= 500 ms" as a statement on a server means its p99
 CONFIDENCE = 0.95
 Limit = Callable[[RequestRecord], bool | None]  # whether a request is within it; None: it has no such figure to judge
 
 
-def promise_of(record: RequestRecord, slo: Slo) -> Slo:
+def slo_of(record: RequestRecord, slo: Slo) -> Slo:
     """A request's own promise goes before ``slo``, the run's."""
     return slo if record.slo is None else record.slo
 
@@ -33,7 +33,7 @@ def meets(record: RequestRecord, slo: Slo) -> bool:
     )
 
 
-def check_promises(records: Sequence[RequestRecord], slo: Slo, share: float = SHARE) -> list[Promise]:
+def check_slos(records: Sequence[RequestRecord], slo: Slo, share: float = SHARE) -> list[SloCheck]:
     """One check for each limit of ``slo``, over the requests that bring no promise of their own; and "all", every promise of
     every request, where that says more. ``records`` in the order of intended sends, failed ones included."""
     common = [one for one in records if one.slo is None]
@@ -50,29 +50,29 @@ def check_promises(records: Sequence[RequestRecord], slo: Slo, share: float = SH
         met = [one.outcome is Outcome.OK and _within(of(one), limit_s) for one in judged]
         times = [time for one in judged if one.outcome is Outcome.OK and (time := of(one)) is not None]
         if judged:
-            found.append(judge_promise(met, times, share, what=what, limit_s=limit_s))
+            found.append(judge_slo(met, times, share, what=what, limit_s=limit_s))
     if len(found) == 1 and len(common) == len(records):
         return found
-    if any(promise_of(one, slo) != Slo() for one in records):
-        met = [meets(one, promise_of(one, slo)) for one in records]
-        found.append(judge_promise(met, responses_s(records), share))
+    if any(slo_of(one, slo) != Slo() for one in records):
+        met = [meets(one, slo_of(one, slo)) for one in records]
+        found.append(judge_slo(met, responses_s(records), share))
     return found
 
 
-def judge_promise(
+def judge_slo(
     met: Sequence[bool],
     times_s: Sequence[float] | Array,
     share: float = SHARE,
     *,
     what: str = "all",
     limit_s: float | None = None,
-) -> Promise:
+) -> SloCheck:
     """``met``, one per request, and the latencies behind them, both in the order of intended sends. Correlated requests count
     for fewer: by how much the misses cluster, or where there are hardly any, the latencies near their own ``share``-quantile."""
     misses = np.array([not one for one in met], dtype=np.float64)
     tau = max(inflation(misses), *inflations(seconds(times_s), (share,)))
-    check = check_promise(len(met), int(misses.sum()), share, CONFIDENCE, worth=1 / tau)
-    return Promise(
+    check = check_share(len(met), int(misses.sum()), share, CONFIDENCE, worth=1 / tau)
+    return SloCheck(
         what=what,
         limit_s=limit_s,
         share=share,

@@ -1,4 +1,4 @@
-"""What did one request see? The stream of an answer becomes a ``RequestRecord``, with as little work per chunk as can be."""
+"""The streamed response to one request, parsed into a ``RequestRecord`` with as little work per chunk as can be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from octavo.bench.client.sse import MalformedStreamError, SseParser
 from octavo.bench.client.target import Prompt
-from octavo.bench.model import BenchRequest, Outcome, RequestRecord
+from octavo.bench.types import BenchRequest, Outcome, RequestRecord
 
 DONE = b"[DONE]"
 MAX_ERROR_BYTES = 64 << 10
@@ -75,7 +75,7 @@ class Receiver(Protocol):
         ...
 
 
-class Answer:
+class Response:
     """One request in flight. Times given to it are those of the record: seconds since the run's start."""
 
     __slots__ = ("_counts_usage", "_page", "_sse", "_tokens", "_usage", "ended", "prompt", "record", "request", "texts")

@@ -1,4 +1,4 @@
-"""How figures look: colours that colour-blind readers tell apart, lines that greyscale tells apart, axes in plain numbers.
+"""Style of all plots: colours for colour-blind readers, line styles for greyscale, axes in plain numbers.
 
 Palette: Okabe & Ito (2008), "Color Universal Design"; for an ordered quantity cividis (Nuñez, Anderton & Renslow 2018), whose
 lightness grows steadily, so that it survives a photocopy.

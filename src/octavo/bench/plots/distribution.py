@@ -1,4 +1,4 @@
-"""Shared by the figures of distributions: one panel a latency, one line a run, percentiles with their intervals.
+"""Shared by the plots of distributions: one panel a latency, one line a run, percentiles with their intervals.
 
 The i-th of n sorted values stands at the share (i - 1/2) / n (Hazen), the estimator of the summary's percentiles: they lie on
 the line.
@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from octavo.bench.figures.data import Styled
-from octavo.bench.figures.style import plain_axis
-from octavo.bench.model import Interval, Latency
+from octavo.bench.plots.data import Styled
+from octavo.bench.plots.style import plain_axis
 from octavo.bench.statistics.dependence import Array
 from octavo.bench.statistics.quantile import quantile_intervals
+from octavo.bench.types import Interval, Latency
 
 MOST_POINTS = 400  # of a line; more show nothing and make the file large
 ENOUGH_FOR_P999 = 1000

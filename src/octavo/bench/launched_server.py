@@ -1,4 +1,4 @@
-"""A server that we start ourselves: ready time, peak memory, and an end for it and all its children."""
+"""A server process started by the benchmark: ready time, peak memory, and an end for it and all its children."""
 
 from __future__ import annotations
 

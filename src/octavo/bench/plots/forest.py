@@ -1,4 +1,4 @@
-"""Shared by the figures of ratios: one row each, a point with its interval around one."""
+"""Forest plot, shared by the plots of ratios: one row each, a point with its interval around one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from octavo.bench.figures.style import GREY, Look
-from octavo.bench.model import Interval
+from octavo.bench.plots.style import GREY, Look
+from octavo.bench.types import Interval
 
 
 @dataclass(frozen=True)

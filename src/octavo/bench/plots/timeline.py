@@ -1,4 +1,4 @@
-"""What was going on inside? Requests in flight as the client saw them; running, waiting and cache use as the server said."""
+"""Plot: requests in flight at the client; running, waiting and KV-cache use as reported by the server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.style import (
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.style import (
     BLACK,
     BLUE,
     ORANGE,
@@ -20,8 +20,8 @@ from octavo.bench.figures.style import (
     shade_warm_up,
     short,
 )
-from octavo.bench.model import Run
 from octavo.bench.statistics.dependence import Array
+from octavo.bench.types import Run
 
 GAUGES: tuple[tuple[str, str, str, Any], ...] = (
     ("running", "running (server)", BLUE, "--"),
@@ -88,7 +88,7 @@ def _in_flight(axes: Axes, times: Array, counts: Array) -> None:
     axes.step(times, counts, where="post", color=BLACK, linewidth=1.0)
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "timeline",
     "A level line is a server that keeps up; a rising one an overload. Waiting above zero while running is flat: it is full.",
     draw,

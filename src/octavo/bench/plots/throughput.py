@@ -1,4 +1,4 @@
-"""How much came, second by second? Output tokens, and requests due, answered and failed."""
+"""Plot: output tokens/s and requests due, answered, failed per second."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.style import (
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.style import (
     BLACK,
     BLUE,
     GREEN,
@@ -20,9 +20,9 @@ from octavo.bench.figures.style import (
     shade_warm_up,
     short,
 )
-from octavo.bench.model import Outcome, Run
 from octavo.bench.rates import output_arrivals
 from octavo.bench.statistics.dependence import Array
+from octavo.bench.types import Outcome, Run
 
 MOST_BINS = 60
 FEWEST_BINS = 8
@@ -85,7 +85,7 @@ def _steady_mean(axes: Axes, run: Run, end_s: float) -> None:
         axes.fill_between(span, found.low, found.high, color=BLACK, alpha=0.15, linewidth=0)
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "throughput",
     "Answered should follow due: where it stays below, requests pile up. The steady mean is the summary's figure; the end of a "
     "run, where the server runs empty, is not in it.",

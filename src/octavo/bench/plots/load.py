@@ -1,4 +1,4 @@
-"""What does load do to latency? A sweep: percentiles against the offered rate, the knee, the promise, what came through."""
+"""Plot: latency percentiles and throughput against offered load, with the knee and the SLO."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from octavo.bench.figures.base import FigureKind
-from octavo.bench.figures.data import METRICS, Metric, Series, offered_rps, series_of
-from octavo.bench.figures.style import (
+from octavo.bench.plots.base import Plot
+from octavo.bench.plots.data import METRICS, Metric, Series, offered_rps, series_of
+from octavo.bench.plots.style import (
     BLACK,
     BLUE,
     GREEN,
@@ -27,8 +27,8 @@ from octavo.bench.figures.style import (
     plain_axis,
     short,
 )
-from octavo.bench.model import Interval, Run
 from octavo.bench.sweep import knee_of
+from octavo.bench.types import Interval, Run
 
 PERCENTILES: tuple[tuple[str, str, str, Any], ...] = (
     ("p50", BLUE, "o", "-"),
@@ -153,7 +153,7 @@ def _curve(axes: Axes, found: Sequence[tuple[float, Interval]], factor: float, h
     return [*values.tolist(), *low.tolist(), *high.tolist()]
 
 
-FIGURE = FigureKind(
+PLOT = Plot(
     "latency-against-load",
     "One point a rate. Before the knee more load costs little; beyond it, latency grows faster than throughput. Where answered "
     "falls below offered the server is overloaded, and its latency only says how long the run was.",

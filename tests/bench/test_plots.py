@@ -13,10 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from octavo.bench import figures
+from octavo.bench import plots
 from octavo.bench.compare import compare
-from octavo.bench.figures import latency, load
-from octavo.bench.model import Outcome
+from octavo.bench.plots import latency, load
+from octavo.bench.types import Outcome
 from support.bench_runs import make_records, make_run
 
 ONE = make_run(make_records(300, 6.0, failed=0.05), rate=6.0)
@@ -31,21 +31,21 @@ SWEEP = [make_run(make_records(150, rate, seed=3), rate=rate) for rate in (1, 2,
 COMPARISON = compare(GROUPS, seed=0)
 
 DRAWN = [
-    *((kind, ONE) for kind in figures.RUN_FIGURES),
-    *((kind, RUNS) for kind in figures.RUNS_FIGURES),
-    *((kind, SWEEP) for kind in figures.SWEEP_FIGURES),
-    *((kind, COMPARISON) for kind in figures.COMPARISON_FIGURES),
+    *((kind, ONE) for kind in plots.RUN_PLOTS),
+    *((kind, RUNS) for kind in plots.RUNS_PLOTS),
+    *((kind, SWEEP) for kind in plots.SWEEP_PLOTS),
+    *((kind, COMPARISON) for kind in plots.COMPARISON_PLOTS),
 ]
 EVERY = pytest.mark.parametrize(("kind", "subject"), DRAWN, ids=lambda value: getattr(value, "name", ""))
 
 
 @EVERY
 def test_every_figure_is_drawn_the_same_twice(kind, subject):
-    first, second = (figures.encode(kind(subject), "svg") for _ in range(2))
+    first, second = (plots.encode(kind(subject), "svg") for _ in range(2))
     assert first == second
     root = ElementTree.fromstring(first)
     assert root.tag.endswith("svg") and b"<dc:date>" not in first
-    picture = imread(io.BytesIO(figures.encode(kind(subject), "png")))
+    picture = imread(io.BytesIO(plots.encode(kind(subject), "png")))
     assert picture.shape[1] > 800 and picture[..., :3].std() > 0.02
 
 
@@ -61,13 +61,13 @@ def test_every_axis_says_what_it_is(kind, subject):
 
 @pytest.mark.parametrize("run", [FAILED, EMPTY], ids=["failed", "empty"])
 def test_runs_without_an_answer_have_figures_without_one(run):
-    for kind in figures.RUN_FIGURES:
+    for kind in plots.RUN_PLOTS:
         figure = kind(run)
-        assert figure is None or figures.encode(figure, "svg")
-    for kind in figures.RUNS_FIGURES:
+        assert figure is None or plots.encode(figure, "svg")
+    for kind in plots.RUNS_PLOTS:
         figure = kind([run, run])
-        assert figure is None or figures.encode(figure, "svg")
-    assert figures.SWEEP_FIGURES[0]([run]) is None or figures.encode(figures.SWEEP_FIGURES[0]([run]), "svg")
+        assert figure is None or plots.encode(figure, "svg")
+    assert plots.SWEEP_PLOTS[0]([run]) is None or plots.encode(plots.SWEEP_PLOTS[0]([run]), "svg")
 
 
 def test_the_curve_of_latencies_is_that_of_the_requests():
@@ -85,7 +85,7 @@ def test_the_curve_of_latencies_is_that_of_the_requests():
 
 
 def test_latency_against_load_goes_through_the_summaries():
-    figure = load.FIGURE(SWEEP)
+    figure = load.PLOT(SWEEP)
     curves = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == len(SWEEP)]
     medians = [run.summary.ttft_s.p50.value * 1e3 for run in SWEEP]
     assert any(np.allclose(np.asarray(line.get_ydata(), float), medians) for line in curves)
@@ -93,7 +93,7 @@ def test_latency_against_load_goes_through_the_summaries():
 
 
 def test_every_point_of_a_comparison_is_inside():
-    figure = figures.COMPARISON_FIGURES[0](COMPARISON)
+    figure = plots.COMPARISON_PLOTS[0](COMPARISON)
     for axes in figure.axes:
         low, high = axes.get_xlim()
         for row in COMPARISON.rows:
@@ -103,7 +103,7 @@ def test_every_point_of_a_comparison_is_inside():
 
 def test_nothing_of_the_process_is_changed():
     before = dict(plt.rcParams)
-    figures.encode(figures.RUN_FIGURES[0](ONE), "svg")
+    plots.encode(plots.RUN_PLOTS[0](ONE), "svg")
     assert dict(plt.rcParams) == before and not plt.get_fignums()
 
 
@@ -111,7 +111,7 @@ def test_without_matplotlib_the_message_says_what_to_install():
     program = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "from octavo.errors import BenchError\n"
-        "try:\n    import octavo.bench.figures\nexcept BenchError as error:\n    sys.exit('octavo[bench]' not in str(error))\n"
+        "try:\n    import octavo.bench.plots\nexcept BenchError as error:\n    sys.exit('octavo[bench]' not in str(error))\n"
         "sys.exit(2)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

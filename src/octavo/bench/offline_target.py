@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from octavo.bench.limits import ModelFacts
-from octavo.bench.model import BenchRequest, LoadPlan, Outcome, RequestRecord
-from octavo.bench.suite import Answers
+from octavo.bench.suite import PlanResponses
+from octavo.bench.types import BenchRequest, LoadPlan, Outcome, RequestRecord
 from octavo.config import EngineConfig
 from octavo.engine.build import build_engine
 from octavo.errors import ConfigError, OctavoError, RequestFailedError
@@ -44,7 +44,7 @@ class OfflineTarget:
     ) -> None:
         self._engine.close()
 
-    def run(self, plan: LoadPlan) -> Answers:
+    def run(self, plan: LoadPlan) -> PlanResponses:
         """Each user keeps one request in flight until all have ended."""
         loop = _Loop(plan, time.perf_counter())
         for _ in range(plan.concurrency or len(plan.requests)):
@@ -53,7 +53,7 @@ class OfflineTarget:
             for event in self._engine.step().events:
                 if event.request_id in loop.live and self._take(loop, event):
                     self._next(loop)
-        return Answers(records=sorted(loop.records, key=lambda record: record.index))
+        return PlanResponses(records=sorted(loop.records, key=lambda record: record.index))
 
     def _next(self, loop: _Loop) -> None:
         """Submit the next request; one that is refused is a record, and the one after it is tried."""
