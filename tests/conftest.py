@@ -23,7 +23,14 @@ UNTRACED = {
     "bench/test_statistics.py",
 }
 # Of the kernels' tests, those that look at Python: under a trace, Triton's interpreter and the rest are many times slower.
-TRACED_KERNELS = {"test_arguments.py", "test_library.py", "test_native_build.py", "test_native_pack.py"}
+TRACED_KERNELS = {
+    "test_arguments.py",
+    "test_attention_checks.py",
+    "test_autograd.py",
+    "test_library.py",
+    "test_native_build.py",
+    "test_native_pack.py",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

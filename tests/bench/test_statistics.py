@@ -119,6 +119,11 @@ def test_intervals_of_nothing_of_one_and_of_identical_values() -> None:
         assert quantile_intervals(same, (0.5, 0.99)) == [Interval(0.1, 0.1, 0.1)] * 2
 
 
+def test_the_estimate_is_hazens_quantile() -> None:
+    found = quantile_intervals(np.array([1.0, 2.0, 3.0, 4.0]), (0.25, 0.5, 0.6, 0.99))
+    assert [one.value for one in found] == pytest.approx([1.5, 2.5, 2.9, 4.0])
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     values = lognormal(0.5).draw(np.random.default_rng(3), 500)
     assert mean_interval(values, 11) == mean_interval(values, 11)

@@ -237,6 +237,15 @@ def test_10_clients_that_lie_about_length_or_priority_gain_nothing(simulate: Sim
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+def test_a_page_that_cannot_be_written_is_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "missing"
+    line = f"schedule compare --trace azure-code --policies fcfs --num-requests 3 --html {folder}/page.html"
+    assert run(line.split()) == 1
+    assert f"error: {folder}/page.html: No such file or directory" in capsys.readouterr().err
+
+
 def test_compare_writes_what_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     json_path, html_path = tmp_path / "out.json", tmp_path / "report.html"
     line = "schedule compare --trace azure-code --policies fcfs,slo --num-requests 60"
