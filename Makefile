@@ -29,8 +29,9 @@ NO_NETWORK = { echo "error: setup could not install the packages (see above); it
 native: .venv/.base
 	@$(BIN)/python -m octavo.kernels.native.build --optional
 
+# make serve FLAGS='gemma3-270m --port 9000'
 serve: native
-	$(BIN)/octavo serve
+	$(BIN)/octavo serve $(FLAGS)
 
 lint: setup
 	$(BIN)/ruff format --check .
