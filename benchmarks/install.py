@@ -2,8 +2,8 @@
 
     python benchmarks/install.py [--repeats 3] [--pairs 10] [--beside FOLDER] [--out FILE.md]
 
-Runs with any Python >= 3.11, from a clone without uncommitted changes. pip's cache is warm from the second repeat on: the first one
-is not counted. ``--beside``: another clone with a complete .venv, whose `octavo serve` starts in turns with this one's.
+Runs with any Python >= 3.11, on what is committed. The first repeat warms pip's cache and is not counted. ``--beside``: another
+clone with a complete .venv, whose `octavo serve` starts in turns with this one's.
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ def header() -> list[str]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), ""
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
     )
     return [
         "# Installation",
