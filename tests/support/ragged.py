@@ -1,4 +1,4 @@
-"""Batches for model and kernel tests: requests with shuffled block tables, built straight from the contract."""
+"""Batches for model and kernel tests: requests with shuffled block tables, built without the executor."""
 
 from __future__ import annotations
 

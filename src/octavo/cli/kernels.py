@@ -1,4 +1,4 @@
-"""``octavo kernels``: the operations, whether they are right, how fast they are, and how they came to be so."""
+"""Command ``octavo kernels``: list, check, bench, explain and tune the operations, and the torch.compile study."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ABOUT = "The operations of the kernels room: check, time, tune and explain them.
 def register(app: typer.Typer) -> None:
     kernels = typer.Typer(rich_markup_mode=None)
     kernels.command("list", short_help="Operations, back ends, where they run, what they reach.")(list_operations)
-    kernels.command("check", short_help="Hold every back end to its float64 reference.")(check)
+    kernels.command("check", short_help="Test every back end against its float64 reference.")(check)
     kernels.command("bench", short_help="Time, GB/s, TFLOP/s, beside torch and the machine's limit.")(bench)
     kernels.command("explain", short_help="The optimisation steps of a kernel.")(explain)
     kernels.command("tune", short_help="Find the best tile sizes on this GPU.")(tune)
@@ -72,7 +72,7 @@ def _facts(op: Operation) -> dict[str, Any]:
         "summary": op.summary,
         "backends": {name: list(runs_on(name)) for name in op.backends},
         "serves": dict(op.by_device),
-        "has_derivatives": op.backward is not None,
+        "has_gradients": op.backward is not None,
         "measured": [asdict(one) for one in measured(op.name)],
     }
 
@@ -83,7 +83,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Of the random inputs; 0 draws one.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Hold every back end to its float64 reference over the cases: poisoned outputs, odd shapes, the same bits twice."""
+    """Test every back end against its float64 reference on the test inputs: poisoned outputs, odd shapes, the same bits twice."""
     device, names = _device(gpu), _names(name)
     from octavo.kernels.compare import check_against_reference, inputs_of
     from octavo.kernels.registry import operation
@@ -93,15 +93,19 @@ def check(
     for op in map(operation, names):
         for backend in _backends(op, device):
             found = [
-                check_against_reference(op, backend, case, seed, device)
-                for case in inputs_of(op.name)
-                if gpu or case.small
+                check_against_reference(op, backend, inputs, seed, device)
+                for inputs in inputs_of(op.name)
+                if gpu or inputs.small
             ]
             outcomes += found
             if not as_json:
                 failed = [one for one in found if not one.passed]
                 worst = max((one.error for one in found), default=0.0)
-                words = f"{len(failed)} of {len(found)} FAILED" if failed else f"{len(found)} cases, error {worst:.2f}"
+                words = (
+                    f"{len(failed)} of {len(found)} FAILED"
+                    if failed
+                    else f"{len(found)} test inputs, error {worst:.2f}"
+                )
                 print(f"{op.name:20} {backend:20} {words} of what is allowed", flush=True)
                 for one in failed:
                     print(f"  {one}")
@@ -239,7 +243,9 @@ def _device(gpu: bool) -> torch.device:
     if gpu:
         require("triton", "the operations on a GPU need")
     else:
-        os.environ.setdefault("TRITON_INTERPRET", "1")
+        from octavo.kernels.gpu.interpreter import use_interpreter
+
+        use_interpreter()
     import torch
 
     if gpu and not torch.cuda.is_available():

@@ -5,7 +5,7 @@ An operation's folder holds
     checks.py    what the arguments mean: the check that runs before any launch, and the meta kernel (shapes without data)
     reference.py   the definition, in float64 and plain torch
     operation.py   ``OPERATION``: all of this in one place
-    inputs.py       ``INPUTS``: inputs that every back end is held to
+    inputs.py       ``INPUTS``: test inputs of every back end
     bench.py       ``BENCHMARKS``: shapes to time, what they move and compute, whom they are compared with
     cpu.py, triton.py, cuda.py with its *.cu, native/: the back ends
     steps.py      ``STEPS``, where the way to the fast kernel is taught in steps
@@ -48,7 +48,7 @@ class Operation:
     ``schema``: torch.library's, without the name: ``(Tensor x, Tensor weight, float eps=1e-6) -> Tensor``; a tensor that is
     written to is ``Tensor(a!)``. ``check`` and ``meta`` and every back end take exactly its arguments (many: see ``taking``).
     ``backends``: by name, ``module:function`` (loaded when first used). ``by_device``: which of them serves a device type.
-    ``backward``: ``module:function`` that registers derivatives (called once with the operation's full name), if it has any.
+    ``backward``: ``module:function`` that registers gradients (called once with the operation's full name), if it has any.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which operations are there? One line each; ``operation(name)`` loads the folder that the line names."""
+"""Registry of the operations, by name; ``operation(name)`` loads the folder that the line names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``replace_in(model)``: a transformers Llama computes with our operations; ``restore(model)`` puts its own back.
+"""Replacement of a transformers Llama's norms, attention and MLP by our operations: ``replace_in(model)``, ``restore(model)``.
 
 The model stays what it is to its users: the same classes, parameters and caches, ``generate`` included. Only ``forward`` of its
 norms, attentions, MLPs and layers is replaced, instance by instance, so transformers itself is not imported here.

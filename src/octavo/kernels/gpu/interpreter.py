@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Any
 
 
 def use_interpreter() -> None:
-    """Run Triton's kernels in the interpreter. To be called before a module with kernels is imported.
+    """Run Triton's kernels in the interpreter, where Triton is installed. To be called before a module with kernels is imported.
 
     Triton 3.6 makes a loop's bounds integers with ``int(array of one element)``, which numpy 2.4 refuses.
     """
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    if importlib.util.find_spec("triton") is None:
+        return
     from triton.runtime import interpreter
 
     patch = interpreter._patch_lang_tensor

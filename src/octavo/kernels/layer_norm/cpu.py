@@ -22,7 +22,7 @@ def add_layer_norm(
 def layer_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float = 1e-5, grad_sum: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Like ``x``, like ``weight`` and like the bias: the contract's formulas."""
+    """Like ``x``, like ``weight`` and like the bias: the formulas of ``checks.py``."""
     size = x.shape[-1]
     centered = x.float() - x.float().mean(-1, keepdim=True)
     inverse = (centered.square().mean(-1, keepdim=True) + eps).rsqrt()

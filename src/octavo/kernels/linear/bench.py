@@ -1,4 +1,4 @@
-"""Benchmark shapes for linear: an MLP projection of Llama-3.1-8B at the row counts of decode and of prefill."""
+"""Benchmark shapes of ``linear``: an MLP projection of Llama-3.1-8B at the row counts of decode and of prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Argument checks and output shape of linear: ``x W^T + b``."""
+"""Argument checks and meta kernel of ``linear``: ``x W^T + b``."""
 
 from __future__ import annotations
 

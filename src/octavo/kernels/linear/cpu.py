@@ -1,4 +1,4 @@
-"""Matrix product by row count: torch has several float32 paths on CPUs, and none is the best for every shape."""
+"""``linear`` with torch's own operations, chosen by row count: no float32 path of a CPU is the best for every shape."""
 
 from __future__ import annotations
 

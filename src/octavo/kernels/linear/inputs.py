@@ -1,4 +1,4 @@
-"""Test inputs for linear: row counts around every change of path on a CPU, biases, sliced rows, a large matrix."""
+"""Test inputs of ``linear``: row counts around every change of path on a CPU, biases, sliced rows, a large matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.linear(x, weight, bias)``."""
+"""The operation ``K.linear(x, weight, bias)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

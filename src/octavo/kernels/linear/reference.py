@@ -1,4 +1,4 @@
-"""``x W^T + b`` in float64: the reference of ``linear``."""
+"""Float64 reference of ``linear``: ``x W^T + b``."""
 
 from __future__ import annotations
 

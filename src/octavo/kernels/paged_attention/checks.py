@@ -60,7 +60,7 @@ class PagedAttention(NamedTuple):
 
 @taking(PagedAttention)
 def check(call: PagedAttention) -> None:
-    """What the host can see of the contract; nothing is read back from the device."""
+    """What the host can see; nothing is read back from the device."""
     q, keys, num_decodes = call.q, call.keys, call.num_decodes
     expect_tensor("q", q)
     expect_shape("q", q, (None, None, None), "[T, num_heads, head_dim]")

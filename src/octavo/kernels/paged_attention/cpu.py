@@ -40,7 +40,7 @@ def write_kv(k: Tensor, v: Tensor, cache: LayerCache, plan: AttentionPlan) -> No
 
 
 def attention(q: Tensor, cache: LayerCache, plan: AttentionPlan, scale: float, out: Tensor | None = None) -> Tensor:
-    """``q``: ``[T, num_heads, head_dim]`` -> the same shape and dtype; see the contract for the formula.
+    """``q``: ``[T, num_heads, head_dim]`` -> the same shape and dtype; ``checks.py`` has the formula.
 
     The keys and values of the step's own rows must already be written. ``out``: contiguous, written completely.
     """
@@ -87,7 +87,7 @@ def _gather(cache: LayerCache, blocks: Tensor, workspace: Workspace) -> Iterator
 
 @taking(PagedAttention)
 def paged_attention(call: PagedAttention) -> Tensor:
-    """The whole contract, request by request: reads the lengths back from the device, and copies what it attends to."""
+    """The operation, request by request: reads the lengths back from the device, and copies what it attends to."""
     q, starts, contexts = call.q, call.query_starts.tolist(), call.context_lens.tolist()
     out, attend = torch.zeros_like(q), _capped if call.soft_cap else _plain
     for request, context_len in enumerate(contexts):

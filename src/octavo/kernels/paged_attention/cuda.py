@@ -1,6 +1,6 @@
 """Decode attention in CUDA C++, to compare with Triton's; each row of a prefill is computed as a decode.
 
-So the whole contract holds, but a prefill reads the cache once a row: serve prefills with Triton.
+So every argument is honoured, but a prefill reads the cache once a row: serve prefills with Triton.
 """
 
 from __future__ import annotations

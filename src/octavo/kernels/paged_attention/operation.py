@@ -11,7 +11,7 @@ OPERATION = Operation(
     schema="(Tensor q, Tensor keys, Tensor values, Tensor query_starts, Tensor context_lens, Tensor block_tables, "
     "SymInt num_decodes, SymInt max_context_len, float scale, int window=0, float soft_cap=0.0, Tensor? key_scale=None, "
     "Tensor? value_scale=None, int split_tokens=0, bool debug=False) -> Tensor",
-    summary="softmax(scale * q k) v of ragged queries over a paged cache: decode and prefill in one contract",
+    summary="softmax(scale * q k) v of ragged queries over a paged cache: decode and prefill alike",
     check=check,
     meta=meta,
     reference=paged_attention_reference,

@@ -87,7 +87,7 @@ def configs(**arguments: Any) -> Iterator[Config]:
 
 @taking(PagedAttention)
 def paged_attention(call: PagedAttention) -> Tensor:
-    """The contract: at most three launches, and nothing is read back from the device."""
+    """At most three launches, and nothing is read back from the device."""
     out = torch.empty_like(call.q)
     if call.num_decodes:
         _launch_decodes(call, out)

@@ -1,4 +1,4 @@
-"""Derivatives of ``rms_norm`` and ``add_rms_norm``, both by ``rms_norm_backward``: torch.compile sees an operation."""
+"""Gradients of ``rms_norm`` and ``add_rms_norm`` for autograd, both by ``rms_norm_backward``."""
 
 from __future__ import annotations
 

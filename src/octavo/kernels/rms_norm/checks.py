@@ -1,6 +1,6 @@
-"""RMSNorm (Zhang and Sennrich, 2019): ``out = x / sqrt(mean(x^2) + eps) * weight``, the mean over the last dimension.
+"""Argument checks and meta kernel of ``rms_norm``: ``x / sqrt(mean(x^2) + eps) * weight`` (Zhang and Sennrich, 2019).
 
-``add_rms_norm`` adds a residual first; ``rms_norm_backward`` holds the derivatives of both: with ``g = grad * weight`` and
+``add_rms_norm`` adds a residual first; ``rms_norm_backward`` has the gradients of both: with ``g = grad * weight`` and
 ``n = x / sqrt(mean(x^2) + eps)``,
 
     grad_x = (g - n mean(g n)) / sqrt(mean(x^2) + eps) (+ grad_sum),   grad_weight = sum over rows of grad * n

@@ -22,7 +22,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float = 1e-6)
 def rms_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float = 1e-6, grad_sum: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Like ``x`` and like ``weight``: the contract's formulas."""
+    """Like ``x`` and like ``weight``: the formulas of ``checks.py``."""
     inverse = (x.float().square().mean(-1, keepdim=True) + eps).rsqrt()
     normalised, weighted = x.float() * inverse, grad.float() * weight.float()
     grad_x = inverse * (weighted - normalised * (weighted * normalised).mean(-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""Odd rows and widths, one weight per head, values that overflow a half when squared; the fused and backward forms share them."""
+"""Test inputs of ``rms_norm``: odd rows and widths, a weight per head, sliced rows, values that overflow a half when squared."""
 
 from __future__ import annotations
 

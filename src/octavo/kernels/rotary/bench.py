@@ -1,4 +1,4 @@
-"""The heads of Llama-3.1-8B (32 over 8, size 128) for decode and prefill."""
+"""Benchmark shapes of ``rotary``: the heads of Llama-3.1-8B (32 over 8, size 128) for decode and prefill."""
 
 from __future__ import annotations
 

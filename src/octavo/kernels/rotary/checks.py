@@ -1,10 +1,10 @@
-"""Rotary position embedding: pairs ``(x[d], x[d + R/2])`` turn by the angle ``position * inv_freq[d]``.
+"""Argument checks and meta kernel of ``rotary``: pairs ``(x[d], x[d + R/2])`` rotated by the angle ``position * inv_freq[d]``.
 
 out[d]       = x[d] cos_d - x[d + R/2] sin_d
 out[d + R/2] = x[d + R/2] cos_d + x[d] sin_d
 
-R is the head's size, or less where only its first dimensions turn. ``rotary_write_kv`` turns the queries and keys of a step and
-stores keys and values in the paged cache at once.
+R is the head's size, or less where only its first dimensions are rotated. ``rotary_write_kv`` rotates the
+queries and keys of a step and stores keys and values in the paged cache at once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RotaryWriteKV(NamedTuple):
 
 @taking(RotaryWriteKV)
 def check_write_kv(call: RotaryWriteKV) -> None:
-    """What the host can see of the contract; nothing is read back from the device."""
+    """What the host can see; nothing is read back from the device."""
     q, keys, slots = call.q, call.keys, call.slots
     for name, rows in (("q", q), ("k", call.k), ("v", call.v)):
         _expect_rows(name, rows)

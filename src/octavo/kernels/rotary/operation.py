@@ -1,4 +1,4 @@
-"""``K.rotary(x, cos, sin)``."""
+"""The operation ``K.rotary(x, cos, sin)``: schema, reference, back ends."""
 
 from __future__ import annotations
 

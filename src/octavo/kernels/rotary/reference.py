@@ -1,4 +1,4 @@
-"""Rotary embedding (Su et al., 2021, RoFormer) in float64, pair by pair: the reference of ``rotary`` and ``rotary_write_kv``."""
+"""Float64 reference of ``rotary`` and ``rotary_write_kv``: rotary embedding (Su et al., 2021, RoFormer), pair by pair."""
 
 from __future__ import annotations
 

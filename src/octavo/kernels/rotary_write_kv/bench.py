@@ -1,4 +1,4 @@
-"""As ``rotary``, with eight heads of keys and values that go to the cache."""
+"""Benchmark shapes of ``rotary_write_kv``: those of ``rotary``, with eight heads of keys and values that go to the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``K.rotary_write_kv(q, k, v, cos, sin, keys, values, slots, key_scale, value_scale)`` -> the queries rotated."""
+"""The operation ``K.rotary_write_kv``: rotated queries returned; rotated keys and values written to the paged cache."""
 
 from __future__ import annotations
 

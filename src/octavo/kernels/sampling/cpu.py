@@ -19,7 +19,7 @@ FIRST, SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
 def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
-    """float64 ``[R]`` in [0, 1): the contract's number; int64 arithmetic wraps."""
+    """float64 ``[R]`` in [0, 1): the number of ``checks.py``; int64 arithmetic wraps."""
 
     def shifted(z: Tensor, bits: int) -> Tensor:
         return (z >> bits) & ((1 << (64 - bits)) - 1)  # as if it had no sign

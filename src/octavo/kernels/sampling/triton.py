@@ -38,7 +38,7 @@ def _mix(z):
 
 @triton.jit
 def _uniform(seed, position):
-    """float64 in [0, 1), see the contract."""
+    """float64 in [0, 1), see ``checks.py``."""
     key = _mix(seed.to(tl.uint64) + 0x9E3779B97F4A7C15)
     bits = _mix(key + (position.to(tl.uint64) + 1) * 0x9E3779B97F4A7C15)
     return (bits >> 11).to(tl.float64) * 1.1102230246251565e-16
