@@ -1,4 +1,4 @@
-"""The nouns of the house and the protocols between its rooms. Imports nothing of Octavo.
+"""Data types shared by all rooms (Request, Plan, StepResult, TokenEvent) and the protocols between them.
 
 A request's life: ``Submission`` (server) -> ``Request`` (scheduler) -> ``Plan`` (scheduler) -> ``StepResult`` (executor)
 -> ``TokenEvent`` (engine). All times are seconds of ``time.monotonic()``, which every process of one machine shares;

@@ -1,4 +1,4 @@
-"""The loop around ``Engine.step``: take commands, step while there is work, sleep while there is none.
+"""The command loop around ``Engine.step``: take commands, step while there is work, sleep while there is none.
 
 It runs in the main thread of an engine process (``process.py``) and in a thread of this one (``local_client.py``).
 """
