@@ -13,7 +13,7 @@ __all__ = ["LLM", "SamplingParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # LLM pulls in torch; `octavo --help` must not. `octavo.kernels` needs torch and Triton alone.
+    # LLM pulls in the engine and its packages; `octavo --help` must not.
     if name == "LLM":
         from octavo.engine.llm import LLM
 
