@@ -1,4 +1,4 @@
-"""Derivatives through the registered operations, as training uses them, against float64 autograd of the references."""
+"""Gradients through the registered operations, as training uses them, against float64 autograd of the references."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def weighted_sum(result):
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", WITH_BACKWARD)
-def test_derivatives_are_those_of_the_reference(name, compiled):
+def test_gradients_are_those_of_the_reference(name, compiled):
     inputs = leaves(name)
     function = getattr(K, name)
     if compiled:
@@ -45,13 +45,13 @@ def test_derivatives_are_those_of_the_reference(name, compiled):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_strided_derivative_is_taken():
+def test_a_strided_gradient_is_taken():
     x, weight = torch.randn(4, 8, requires_grad=True), torch.ones(8, requires_grad=True)
     K.rms_norm(x, weight).t().sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
 
 
-def test_the_derivative_of_a_rotation_is_the_rotation_back():
+def test_the_gradient_of_a_rotation_is_the_rotation_back():
     x, angles = torch.randn(5, 3, 12, requires_grad=True), torch.rand(5, 4)
     grad = torch.randn(5, 3, 12)
     (got,) = torch.autograd.grad(K.rotary(x, angles.cos(), angles.sin()), x, grad)

@@ -135,7 +135,7 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class OptimisationStep:
-    """One step of an optimisation ladder (``STEPS`` in the operation's ``steps.py``), against the step before it.
+    """One step of the optimisation (``STEPS`` in the operation's ``steps.py``), against the step before it.
 
     ``change``: what is done differently; ``prediction``: what should follow, with the arithmetic; written before measuring.
     ``backend``: the step's own name among the operation's back ends, so that it is checked and timed like any other.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from octavo.kernels.fused_gemm.checks import ACTIVATIONS
 from octavo.kernels.matmul.inputs import make as make_product
 from octavo.kernels.operation import Inputs
 
@@ -41,6 +42,7 @@ INPUTS = (
     _case((40, 64, 264), torch.bfloat16, False, "silu"),
     _case((9, 0, 16), torch.bfloat16, True, "gelu"),
     _case((0, 8, 8), torch.bfloat16, True, "none"),
+    *(_case((17, 24, 40), torch.bfloat16, bias, activation) for activation in ACTIVATIONS for bias in (False, True)),
     _case((1024, 4096, 2048), torch.bfloat16, True, "gelu"),
     _case((777, 1001, 513), torch.float16, True, "silu"),
 )

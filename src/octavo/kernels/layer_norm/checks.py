@@ -1,6 +1,6 @@
 """Argument checks and meta kernel of ``layer_norm``: ``(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`` (Ba et al., 2016).
 
-``add_layer_norm`` adds a residual first; ``layer_norm_backward`` holds the derivatives of both: with ``g = grad * weight`` and
+``add_layer_norm`` adds a residual first; ``layer_norm_backward`` holds the gradients of both: with ``g = grad * weight`` and
 ``n = (x - mean(x)) / sqrt(var(x) + eps)``,
 
     grad_x = (g - mean(g) - n mean(g n)) / sqrt(var(x) + eps) (+ grad_sum)

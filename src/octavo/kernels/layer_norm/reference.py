@@ -24,7 +24,7 @@ def add_layer_norm_reference(
 def layer_norm_backward_reference(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float = 1e-5, grad_sum: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivatives by ``x``, ``weight`` and the bias of ``sum(grad * layer_norm(x)) + sum(grad_sum * x)``."""
+    """Gradients by ``x``, ``weight`` and the bias of ``sum(grad * layer_norm(x)) + sum(grad_sum * x)``."""
     x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
     bias = torch.zeros_like(weight, requires_grad=True)
     out = layer_norm_reference(x, weight, bias, eps)

@@ -28,7 +28,7 @@ def add_layer_norm(
 def layer_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float = 1e-5, grad_sum: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivatives by ``x``, by ``weight`` and by the bias."""
+    """Gradients by ``x``, by ``weight`` and by the bias."""
     if x.shape[-1] > WIDEST:
         return cpu.layer_norm_backward(grad, x, weight, eps, grad_sum)
     grad_x, grad_weight, grad_bias = backward(grad, x, weight, grad_sum, eps, centered=True)

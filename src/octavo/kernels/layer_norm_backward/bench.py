@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.layer_norm.bench import layer_norm
-from octavo.kernels.rms_norm.bench import benchmarks, derivatives
+from octavo.kernels.rms_norm.bench import benchmarks, gradients
 
 
 def _eager(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, ...]:
     inputs = {"x": x, "weight": weight, "bias": torch.zeros_like(weight)}
-    return derivatives(partial(layer_norm, eps=eps), inputs, (grad,))
+    return gradients(partial(layer_norm, eps=eps), inputs, (grad,))
 
 
 BENCHMARKS = benchmarks(("grad", "x", "weight"), 3, _eager, reach=0.85)

@@ -9,7 +9,7 @@ from octavo.kernels.operation import Operation
 OPERATION = Operation(
     name="layer_norm_backward",
     schema="(Tensor grad, Tensor x, Tensor weight, float eps=1e-5, Tensor? grad_sum=None) -> (Tensor, Tensor, Tensor)",
-    summary="derivatives of sum(grad * layer_norm(x)) + sum(grad_sum * x) by x, weight and bias",
+    summary="gradients of sum(grad * layer_norm(x)) + sum(grad_sum * x) by x, weight and bias",
     check=check_backward,
     meta=meta_backward,
     reference=layer_norm_backward_reference,

@@ -12,7 +12,7 @@ from octavo.kernels.sampling.inputs import Rows
 
 BENCHMARKS = tuple(
     Benchmark(
-        f"{rows} rows, {num_top} rivals",
+        f"{rows} rows, {num_top} alternatives",
         partial(make, Rows(rows, VOCABULARY), num_top),
         moved_bytes=4 * rows * VOCABULARY,
         baselines={"torch eager": logprobs},

@@ -39,7 +39,7 @@ STEPS = (
     ),
     OptimisationStep(
         "vectors and copies ahead",
-        "128-bit reads; cp.async fills the next slab of 16 k while this one is multiplied",
+        "128-bit reads; cp.async fills the next K tile of 16 while this one is multiplied",
         "16 reads serve 256 multiply-adds, and global latency is hidden: 60 % of the peak, 40 TFLOP/s, 3.4 ms",
         "cuda_vector",
     ),

@@ -61,7 +61,7 @@ class Kind(NamedTuple):
 
 
 def default(shape: tuple[int, int, int], kind: Kind, sms: int) -> Config:
-    """Few rows: wide pieces of K, and splits until each multiprocessor has two parts. Else: the fewest predicted cycles."""
+    """Few rows: wide K tiles, and splits until each multiprocessor has two parts. Else: the fewest predicted cycles."""
     rows, columns, size = shape
     if kind.itemsize == 4:
         return Config.of(4, 3, BLOCK_M=64, BLOCK_N=64, BLOCK_K=32, GROUP=8, SPLITS=1, DESCRIPTORS=0)

@@ -2,7 +2,7 @@
 
 Persistent: each program walks over tiles of the result, in an order that keeps GROUP rows of tiles together, so that what runs
 at the same time shares its inputs in L2. A tile is BLOCK_M x BLOCK_N accumulators in registers, fed through shared memory by a
-pipeline of ``num_stages`` pieces of BLOCK_K; bound by the tensor cores once there are some hundred rows. On sm_90 the pieces
+pipeline of ``num_stages`` K tiles of BLOCK_K; bound by the tensor cores once there are some hundred rows. On sm_90 the tiles
 come by the tensor memory accelerator (``DESCRIPTORS``), else by asynchronous copies. Few rows are bound by reading ``b``: there
 K is cut into SPLITS parts, so that every multiprocessor reads, and a second kernel adds the parts in ascending order:
 the same bits in every run.

@@ -32,7 +32,7 @@ class PagedAttention(NamedTuple):
     ``context_lens``: int32 ``[B]``, ``block_tables``: int32 ``[B, max_blocks]``. The first ``num_decodes`` requests have
     one query row each; a context of 0 (padding of a captured graph) gives zeros.
     ``max_context_len``: no context is longer; decides how decodes are split.
-    ``split_tokens``: 0: chosen for the batch; else a context is cut into pieces of so many tokens, and a row's bits do not
+    ``split_tokens``: 0: chosen for the batch; else a context is split every so many tokens, and a row's bits do not
     depend on its neighbours. ``debug``: an out-of-range block id reads as NaN instead of memory outside the cache.
     """
 

@@ -7,8 +7,8 @@ Prefill is bound by the tensor cores. 128 rows by 64 tokens a step at head size 
 buffers each of keys and values (96 KiB in all, 185 registers: one program an SM), wgmma on Hopper. Prediction for an H200:
 450 TFLOP/s at head size 128, where pointers and not TMA bring the tiles.
 
-Decode is bound by memory: a program reads one piece of one context for one key head, 32 KiB in flight, four programs an SM.
-The pieces (256 to 2,048 tokens) are chosen on the host from the SMs and the longest context, without asking the device; their
+Decode is bound by memory: a program reads one split of one context for one key head, 32 KiB in flight, four programs an SM.
+The splits (256 to 2,048 tokens) are chosen on the host from the SMs and the longest context, without asking the device; their
 results in float32 are under 1 % of the traffic. Prediction: 85 % of copy bandwidth from 64 Ki tokens on.
 No atomics: the same arguments on the same GPU give the same bits.
 """
@@ -96,7 +96,7 @@ def paged_attention(call: PagedAttention) -> Tensor:
     return out
 
 
-def piece_of(num_programs: int, most: int, sms: int) -> int:
+def split_size_of(num_programs: int, most: int, sms: int) -> int:
     """Tokens of a context that one program takes: so many that the SMs have four programs each, within the two bounds.
 
     ``num_programs``: how many there are already, a request and a key head each; ``most``: tokens of the longest context.
@@ -110,22 +110,22 @@ def _launch_decodes(call: PagedAttention, out: Tensor) -> None:
     q, num_decodes, kinds, (keys, values) = call.q, call.num_decodes, flags(call), cache_of(call)
     heads, head_dim, kv_heads = q.shape[1], q.shape[2], keys.shape[2]
     most = min(call.max_context_len, call.window) if call.window else call.max_context_len
-    piece = call.split_tokens or piece_of(num_decodes * kv_heads, most, num_sms(q.device))
-    pieces = max(1, triton.cdiv(most, piece))
+    split_size = call.split_tokens or split_size_of(num_decodes * kv_heads, most, num_sms(q.device))
+    splits = max(1, triton.cdiv(most, split_size))
     default = default_decode(call.group, kinds["BLOCK_D"], keys.itemsize)
     config = choose("paged_attention", f"decode {keys.dtype} {kinds['BLOCK_D']} {default.tiles[0][1]}", default)
     parts, tops = out, None
-    if pieces > 1:
-        parts = torch.empty(num_decodes, heads, pieces, head_dim, dtype=torch.float32, device=q.device)
-        tops = torch.empty(num_decodes, heads, pieces, dtype=torch.float32, device=q.device)
-    decode[(num_decodes, kv_heads, pieces)](
+    if splits > 1:
+        parts = torch.empty(num_decodes, heads, splits, head_dim, dtype=torch.float32, device=q.device)
+        tops = torch.empty(num_decodes, heads, splits, dtype=torch.float32, device=q.device)
+    decode[(num_decodes, kv_heads, splits)](
         q, keys, values, parts, tops, call.context_lens, call.block_tables, call.key_scale, call.value_scale,
-        call.block_tables.shape[1], keys.shape[0], kv_heads, piece, call.scale, call.soft_cap, call.window,
+        call.block_tables.shape[1], keys.shape[0], kv_heads, split_size, call.scale, call.soft_cap, call.window,
         **kinds, **config.launch(),
     )  # fmt: skip
     if tops is not None:
         merge[(num_decodes, heads)](
-            parts, tops, out, call.context_lens, pieces, piece, call.window, heads,
+            parts, tops, out, call.context_lens, splits, split_size, call.window, heads,
             WINDOWED=kinds["WINDOWED"], HEAD_DIM=head_dim, BLOCK_D=kinds["BLOCK_D"], num_warps=2,
         )  # fmt: skip
 
@@ -156,7 +156,7 @@ _FP8 = {"keys": "*u8", "values": "*u8", "key_scale": "*fp32", "value_scale": "*f
 _PREFILL = {
     **_CACHE, "out": "*bf16", "query_starts": "*i32", "num_requests": "i32", "first_request": "i32", "REQUESTS": 64,
 }  # fmt: skip
-_DECODE = {**_CACHE, "out": "*fp32", "tops": "*fp32", "piece": "i32"}
+_DECODE = {**_CACHE, "out": "*fp32", "tops": "*fp32", "split_size": "i32"}
 
 
 def _ahead(name: str, kernel: Any, types: dict[str, Any], config: Config, *architectures: int) -> Ahead:
@@ -182,6 +182,6 @@ AHEAD = (
     _ahead("decode fp8 by bits", decode, {**_DECODE, **_FP8, "FP8_CACHE": 1}, default_decode(4, 128, 1), 80),
     _ahead("decode debug", decode, {**_DECODE, "DEBUG": True}, default_decode(4, 128, 2), 90),
     Ahead("merge", merge,
-          {"parts": "*fp32", "tops": "*fp32", "out": "*bf16", "context_lens": "*i32", "num_pieces": "i32", "piece": "i32",
+          {"parts": "*fp32", "tops": "*fp32", "out": "*bf16", "context_lens": "*i32", "num_splits": "i32", "split_size": "i32",
            "window": "i32", "heads": "i32", "WINDOWED": False, "HEAD_DIM": 128, "BLOCK_D": 128}, num_warps=2),
 )  # fmt: skip

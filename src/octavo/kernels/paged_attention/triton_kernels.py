@@ -12,7 +12,7 @@ import triton.language as tl
 from octavo.kernels.gpu.triton import dot, from_e4m3
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-MERGE = tl.constexpr(16)  # pieces merged at a time
+MERGE = tl.constexpr(16)  # splits merged at a time
 
 
 @triton.jit
@@ -159,20 +159,20 @@ def prefill(q, keys, values, out, query_starts, context_lens, block_tables, key_
 
 @triton.jit
 def decode(q, keys, values, out, tops, context_lens, block_tables, key_scale, value_scale,
-            table_stride, num_blocks, kv_heads, piece, scale, soft_cap, window,
+            table_stride, num_blocks, kv_heads, split_size, scale, soft_cap, window,
             GROUP: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, HEAD_DIM: tl.constexpr,
             BLOCK_D: tl.constexpr, BLOCK_SIZE: tl.constexpr, FP8_CACHE: tl.constexpr, DEBUG: tl.constexpr,
             BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    """One piece of a request's context for one key head; all of it, straight to ``out``, if ``tops`` is None."""
+    """One split of a request's context for one key head; all of it, straight to ``out``, if ``tops`` is None."""
     request, head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     context = tl.load(context_lens + request)
-    begin = number * piece
+    begin = number * split_size
     if WINDOWED:
         begin += tl.maximum(0, context - window)
     if tops is not None:  # noqa: SIM102
         if begin >= context:
             return
-    stop = tl.minimum(begin + piece, context)
+    stop = tl.minimum(begin + split_size, context)
     m, d = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     row = (request.to(tl.int64) * kv_heads + head) * GROUP + m
     inside = (m < GROUP)[:, None] & (d < HEAD_DIM)[None, :]
@@ -199,14 +199,14 @@ def decode(q, keys, values, out, tops, context_lens, block_tables, key_scale, va
 
 
 @triton.jit
-def merge(parts, tops, out, context_lens, num_pieces, piece, window, heads,
+def merge(parts, tops, out, context_lens, num_splits, split_size, window, heads,
            WINDOWED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
-    """A head's pieces, weighted by ``2 ** tops`` (their sums of exponentials), always in the same order."""
+    """A head's splits, weighted by ``2 ** tops`` (their sums of exponentials), always in the same order."""
     request, head = tl.program_id(0), tl.program_id(1)
     context = tl.load(context_lens + request)
     seen = tl.minimum(context, window) if WINDOWED else context
-    used = tl.cdiv(seen, piece)
-    at, d = (request.to(tl.int64) * heads + head) * num_pieces, tl.arange(0, BLOCK_D)
+    used = tl.cdiv(seen, split_size)
+    at, d = (request.to(tl.int64) * heads + head) * num_splits, tl.arange(0, BLOCK_D)
     acc = tl.zeros([BLOCK_D], tl.float32)
     top, total = -float("inf"), 0.0
     for start in range(0, used, MERGE):

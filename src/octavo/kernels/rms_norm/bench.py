@@ -32,7 +32,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
-def derivatives(function: Function, inputs: Mapping[str, Tensor], grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def gradients(function: Function, inputs: Mapping[str, Tensor], grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """By autograd, forward included: what training without this operation does."""
     leaves = {name: one.detach().requires_grad_() for name, one in inputs.items()}
     result = function(**leaves)

@@ -21,7 +21,7 @@ def add_rms_norm_reference(x: Tensor, residual: Tensor, weight: Tensor, eps: flo
 def rms_norm_backward_reference(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float = 1e-6, grad_sum: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives by ``x`` and by ``weight`` of ``sum(grad * rms_norm(x)) + sum(grad_sum * x)``."""
+    """Gradients by ``x`` and by ``weight`` of ``sum(grad * rms_norm(x)) + sum(grad_sum * x)``."""
     x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
     grad_x, grad_weight = torch.autograd.grad(rms_norm_reference(x, weight, eps), (x, weight), grad.double())
     return grad_x if grad_sum is None else grad_x + grad_sum.double(), grad_weight

@@ -2,7 +2,7 @@
 
 Bound by memory. Forward: a read and a write of every element (with a residual two of each). Backward: ``x`` and ``grad`` are read
 and ``grad_x`` is written; nothing else was kept from forward, for the row's statistics are free once it is in registers. The
-weight's derivative is summed in two stages without atomics, so its bits repeat: each program sums its own rows, a second
+weight's gradient is summed in two stages without atomics, so its bits repeat: each program sums its own rows, a second
 kernel adds the programs' sums in their order. Some two programs an SM keep those sums to a few percent of the traffic.
 Prediction for an H200: 90 % of copy bandwidth, 85 % backward.
 """
@@ -123,7 +123,7 @@ def forward(
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, grad_sum: Tensor | None, eps: float, centered: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Derivatives by ``x``, by ``weight``, and (``centered``) by the bias. ``size <= WIDEST``."""
+    """Gradients by ``x``, by ``weight``, and (``centered``) by the bias. ``size <= WIDEST``."""
     size = x.shape[-1]
     grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
     grad_bias = torch.empty_like(weight) if centered else None
@@ -166,7 +166,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float = 1e-6)
 def rms_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float = 1e-6, grad_sum: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives by ``x`` and by ``weight``."""
+    """Gradients by ``x`` and by ``weight``."""
     if x.shape[-1] > WIDEST:
         return cpu.rms_norm_backward(grad, x, weight, eps, grad_sum)
     return backward(grad, x, weight, grad_sum, eps, centered=False)[:2]

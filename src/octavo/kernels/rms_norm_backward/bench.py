@@ -6,11 +6,11 @@ from functools import partial
 
 from torch import Tensor
 
-from octavo.kernels.rms_norm.bench import benchmarks, derivatives, rms_norm
+from octavo.kernels.rms_norm.bench import benchmarks, gradients, rms_norm
 
 
 def _eager(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, ...]:
-    return derivatives(partial(rms_norm, eps=eps), {"x": x, "weight": weight}, (grad,))
+    return gradients(partial(rms_norm, eps=eps), {"x": x, "weight": weight}, (grad,))
 
 
 BENCHMARKS = benchmarks(("grad", "x", "weight"), 3, _eager, reach=0.85)

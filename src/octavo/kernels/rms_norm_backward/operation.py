@@ -9,7 +9,7 @@ from octavo.kernels.rms_norm.reference import rms_norm_backward_reference
 OPERATION = Operation(
     name="rms_norm_backward",
     schema="(Tensor grad, Tensor x, Tensor weight, float eps=1e-6, Tensor? grad_sum=None) -> (Tensor, Tensor)",
-    summary="derivatives of sum(grad * rms_norm(x)) + sum(grad_sum * x) by x and by weight",
+    summary="gradients of sum(grad * rms_norm(x)) + sum(grad_sum * x) by x and by weight",
     check=check_backward,
     meta=meta_backward,
     reference=rms_norm_backward_reference,

@@ -11,7 +11,7 @@ from octavo.kernels.library import public
 
 
 def register(name: str, library: Library) -> None:
-    """For ``octavo::rotary``; the angles have no derivative."""
+    """For ``octavo::rotary``; the angles have no gradient."""
     register_autograd(name, _backward, setup_context=_keep, lib=library)
 
 

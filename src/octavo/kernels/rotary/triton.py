@@ -1,6 +1,6 @@
 """Rotary embedding in Triton, alone or with the step's keys and values stored in the paged cache by the same launch.
 
-The queries come back as a new tensor and are not turned in place: they arrive as a slice of the projection's output, attention
+The queries come back as a new tensor and are not rotated in place: they arrive as a slice of the projection's output, attention
 wants them dense, and writing them somewhere else costs the same bytes. The cosines and sines of a step are computed once and
 read by every layer (2 % of the traffic).
 
@@ -102,7 +102,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @taking(RotaryWriteKV)
 def rotary_write_kv(call: RotaryWriteKV) -> Tensor:
-    """The queries turned; keys turned and values as they are in their slots."""
+    """The queries rotated; keys rotated and values as they are in their slots."""
     q, k, v, keys, values = call.q, call.k, call.v, call.keys, call.values
     out, heads, kv_heads, is_fp8 = q.new_empty(q.shape), q.shape[1], k.shape[1], keys.dtype == FP8
     if q.numel() == 0:

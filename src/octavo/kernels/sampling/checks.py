@@ -97,7 +97,7 @@ def meta_penalties(call: Penalties) -> None:
 
 
 def check_logprobs(logits: Tensor, tokens: Tensor, num_top: int = 0) -> None:
-    """``logits``: ``[R, V]`` as the model gave them; ``tokens``: int64 ``[R]``, the chosen ones; ``num_top``: how many rivals."""
+    """``logits``: ``[R, V]`` as the model gave them; ``tokens``: int64 ``[R]``, chosen; ``num_top``: how many alternatives."""
     check_logits(logits)
     expect_per_row("tokens", tokens, torch.int64, logits)
     most = min(MAX_TOP, logits.shape[1])

@@ -6,7 +6,7 @@ passes settle all 30 bits. Weights are computed once, into scratch of 4 bytes a 
 passes read from L2. Sums are taken in a fixed order: the same row gives the same token in any batch.
 
 Prediction for an H200, 128 Ki tokens: some 6 us a pass, 150 us with both cuts, 40 us with neither, for up to 132 rows at once
-(sorting them takes torch a few milliseconds); log-probabilities of n rivals 5 us each.
+(sorting them takes torch a few milliseconds); log-probabilities of n alternatives 5 us each.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def gated(x: Tensor, act: str = "silu") -> Tensor:
 
 
 def gated_backward(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
-    """The derivative by ``x``."""
+    """The gradient by ``x``."""
     gate, up = x.float().chunk(2, -1)
     z, steepness = gate, torch.ones_like(gate)
     if act == "gelu_tanh":  # both activations are gate * sigmoid(z)

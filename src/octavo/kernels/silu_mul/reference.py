@@ -18,6 +18,6 @@ def gated_reference(x: Tensor, act: str = "silu") -> Tensor:
 
 
 def gated_backward_reference(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
-    """The derivative of ``sum(grad * gated(x))``."""
+    """The gradient of ``sum(grad * gated(x))``."""
     x = x.double().requires_grad_()
     return torch.autograd.grad(gated_reference(x, act), x, grad.double())[0]

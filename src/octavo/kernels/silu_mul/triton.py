@@ -77,7 +77,7 @@ def silu_mul(x: Tensor, act: str = "silu") -> Tensor:
 
 
 def silu_mul_backward(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
-    """The derivative by ``x``."""
+    """The gradient by ``x``."""
     grad_x, size = torch.empty_like(x), x.shape[-1] // 2
     if grad.numel():
         num_rows = grad.numel() // size

@@ -9,7 +9,7 @@ from octavo.kernels.silu_mul.reference import gated_backward_reference
 OPERATION = Operation(
     name="silu_mul_backward",
     schema='(Tensor grad, Tensor x, str act="silu") -> Tensor',
-    summary="the derivative of sum(grad * silu_mul(x)) by x",
+    summary="the gradient of sum(grad * silu_mul(x)) by x",
     check=check_backward,
     meta=meta_backward,
     reference=gated_backward_reference,

@@ -2,8 +2,8 @@
 
 Bound by memory: a read and a write of every element. Up to ``REGISTERS`` elements a row lives in a program's registers (32 a
 thread at sixteen warps), so it is read once. A longer row is read a second time; with one row a program, an H200's 132 rows
-of 128 Ki halves are 33 MiB and the second read comes from its 50 MiB of L2. Fewer rows than SMs are cut into pieces:
-one launch finds each piece's maximum and sum, the next combines them in a fixed order and writes.
+of 128 Ki halves are 33 MiB and the second read comes from its 50 MiB of L2. Fewer rows than SMs are cut into splits:
+one launch finds each split's maximum and sum, the next combines them in a fixed order and writes.
 Prediction for an H200: 90 % of copy bandwidth for short rows, 80 % for long ones.
 """
 
@@ -34,7 +34,7 @@ def _short(x, out, num_rows, size, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _piece(x, start, end, BLOCK: tl.constexpr):
+def _split(x, start, end, BLOCK: tl.constexpr):
     """Maximum of ``x[start:end]``, and the sum of ``exp(x - maximum)``: online, lane by lane (Milakov and Gimelshein, 2018)."""
     top = tl.full([BLOCK], -float("inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
@@ -70,31 +70,31 @@ def _write(x, out, start, end, top, total, BLOCK: tl.constexpr):
 def _long(x, out, size, BLOCK: tl.constexpr):
     """A row a program, read twice."""
     at = tl.program_id(0).to(tl.int64) * size
-    top, total = _piece(x + at, 0, size, BLOCK)
+    top, total = _split(x + at, 0, size, BLOCK)
     _write(x + at, out + at, 0, size, top, total, BLOCK)
 
 
 @triton.jit
-def _statistics(x, tops, totals, size, piece, BLOCK: tl.constexpr):
-    """A piece of a row a program: its maximum and sum."""
+def _statistics(x, tops, totals, size, split_size, BLOCK: tl.constexpr):
+    """A split of a row a program: its maximum and sum."""
     row, number = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    top, total = _piece(x + row * size, number * piece, min(size, number * piece + piece), BLOCK)
+    top, total = _split(x + row * size, number * split_size, min(size, number * split_size + split_size), BLOCK)
     at = row * tl.num_programs(1) + number
     tl.store(tops + at, top)
     tl.store(totals + at, total)
 
 
 @triton.jit
-def _from_statistics(x, out, tops, totals, size, piece, BLOCK: tl.constexpr, PIECES: tl.constexpr):
-    """A piece of a row a program: every piece's maximum and sum combined, then written."""
+def _from_statistics(x, out, tops, totals, size, split_size, BLOCK: tl.constexpr, PIECES: tl.constexpr):
+    """A split of a row a program: every split_size's maximum and sum combined, then written."""
     row, number = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    pieces = tl.num_programs(1)
+    splits = tl.num_programs(1)
     each = tl.arange(0, PIECES)
-    piece_tops = tl.load(tops + row * pieces + each, mask=each < pieces, other=-float("inf"))
-    piece_totals = tl.load(totals + row * pieces + each, mask=each < pieces, other=0.0)
-    top, total = _combine(piece_tops, piece_totals)
-    end = min(size, number * piece + piece)
-    _write(x + row * size, out + row * size, number * piece, end, top, total, BLOCK)
+    split_tops = tl.load(tops + row * splits + each, mask=each < splits, other=-float("inf"))
+    split_totals = tl.load(totals + row * splits + each, mask=each < splits, other=0.0)
+    top, total = _combine(split_tops, split_totals)
+    end = min(size, number * split_size + split_size)
+    _write(x + row * size, out + row * size, number * split_size, end, top, total, BLOCK)
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -107,30 +107,34 @@ def softmax(x: Tensor) -> Tensor:
         tiles = row_tiles(num_rows, size, x.device)
         _short[(triton.cdiv(num_rows, tiles.rows),)](x, out, num_rows, size, **tiles.launch())
         return out
-    pieces = min(triton.cdiv(2 * num_sms(x.device), num_rows), triton.cdiv(size, TILE))
-    if pieces == 1:
+    splits = min(triton.cdiv(2 * num_sms(x.device), num_rows), triton.cdiv(size, TILE))
+    if splits == 1:
         _long[(num_rows,)](x, out, size, BLOCK=TILE, num_warps=16)
         return out
-    piece = triton.cdiv(triton.cdiv(size, pieces), TILE) * TILE
-    grid = (num_rows, triton.cdiv(size, piece))
+    split_size = triton.cdiv(triton.cdiv(size, splits), TILE) * TILE
+    grid = (num_rows, triton.cdiv(size, split_size))
     tops, totals = (torch.empty(grid, dtype=torch.float32, device=x.device) for _ in range(2))
-    _statistics[grid](x, tops, totals, size, piece, BLOCK=TILE, num_warps=16)
+    _statistics[grid](x, tops, totals, size, split_size, BLOCK=TILE, num_warps=16)
     most = triton.next_power_of_2(grid[1])
-    _from_statistics[grid](x, out, tops, totals, size, piece, BLOCK=TILE, PIECES=most, num_warps=16)
+    _from_statistics[grid](x, out, tops, totals, size, split_size, BLOCK=TILE, PIECES=most, num_warps=16)
     return out
 
 
 _TYPES = {"x": "*bf16", "out": "*bf16", "num_rows": "i32", "size": "i32"}
 _LONG = {"x": "*bf16", "out": "*bf16", "size": "i32", "BLOCK": TILE}
-_PIECES = {"x": "*bf16", "tops": "*fp32", "totals": "*fp32", "size": "i32", "piece": "i32", "BLOCK": TILE}
+_PIECES = {"x": "*bf16", "tops": "*fp32", "totals": "*fp32", "size": "i32", "split_size": "i32", "BLOCK": TILE}
 AHEAD = (
     *(
         Ahead(f"{rows} x {block}", _short, {**_TYPES, "ROWS": rows, "BLOCK": block}, warps, divisible=("size",))
         for rows, block, warps in ((16, 128, 4), (1, 4096, 8), (1, 32768, 32))
     ),
     Ahead("long", _long, _LONG, 16, divisible=("size",)),
-    Ahead("statistics", _statistics, _PIECES, 16, divisible=("size", "piece")),
+    Ahead("statistics", _statistics, _PIECES, 16, divisible=("size", "split_size")),
     Ahead(
-        "from statistics", _from_statistics, {**_PIECES, "out": "*bf16", "PIECES": 16}, 16, divisible=("size", "piece")
+        "from statistics",
+        _from_statistics,
+        {**_PIECES, "out": "*bf16", "PIECES": 16},
+        16,
+        divisible=("size", "split_size"),
     ),
 )
