@@ -9,7 +9,7 @@
     ├── NotFoundError               404
     ├── OverloadedError             503   retryable, carries ``retry_after_s``
     │   ├── TooManyRequestsError    429   one tenant's quota or rate
-    │   │   └── PromiseError        429   the promise of its service class cannot be kept now
+    │   │   └── SloUnattainableError 429   the SLO of its service class cannot be attained now
     │   ├── LoadingError            503
     │   └── ShuttingDownError       503
     ├── EngineError                 500
@@ -112,10 +112,10 @@ class TooManyRequestsError(OverloadedError):
     code = "rate_limit_exceeded"
 
 
-class PromiseError(TooManyRequestsError):
-    """The machine's own arithmetic says that the promise of the request's service class would be broken."""
+class SloUnattainableError(TooManyRequestsError):
+    """The machine's own arithmetic says that the SLO of the request's service class would be violated."""
 
-    code = "promise_cannot_be_kept"
+    code = "slo_unattainable"
 
 
 class LoadingError(OverloadedError):
@@ -200,7 +200,7 @@ class DownloadError(ModelError):
 
 
 class ChecksumError(DownloadError):
-    """What was fetched is not what the model registry promises."""
+    """What was fetched is not what the model registry lists."""
 
     code = "checksum_mismatch"
 

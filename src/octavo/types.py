@@ -69,14 +69,14 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ServiceClass(msgspec.Struct, frozen=True, kw_only=True):
-    """What requests of one kind are promised; None: nothing is. Read by ``octavo.scheduler.classes``."""
+    """SLOs of the requests of one kind; None: no such target. Read by ``octavo.scheduler.classes``."""
 
     name: str = "default"
     ttft_s: float | None = None  # arrival to first token
     tpot_s: float | None = None  # (last token - first token) / (tokens - 1)
     max_wait_s: float | None = None  # the longest time without service, before the first or after a preemption
     weight: float = 1.0  # how much more of the machine a tenant's work of this class may claim
-    when_full: str = "admit"  # a request whose promise cannot be kept: "admit" all the same, "refuse", or "degrade"
+    when_full: str = "admit"  # a request whose SLO cannot be attained: "admit" all the same, "refuse", or "degrade"
 
 
 DEFAULT_CLASS = ServiceClass()

@@ -11,7 +11,7 @@ import pytest
 from octavo.config import EngineConfig, ServerConfig
 from octavo.engine.build import build_engine
 from octavo.engine.local_client import LocalEngineClient
-from octavo.errors import ConfigError, PromiseError, TooManyRequestsError
+from octavo.errors import ConfigError, SloUnattainableError, TooManyRequestsError
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.admission import Admission, TenantLimits
 from octavo.scheduler.forecast import Forecast
@@ -48,7 +48,9 @@ def test_a_promise_that_cannot_be_kept_is_refused_with_the_time_to_come_back() -
     scheduler = make()
     for i in range(4):  # 0.1 s of prefill each
         scheduler.add(ask(f"r{i}", 1000, service_class=STRICT), 0.0)
-    with pytest.raises(PromiseError, match=r"promises the first token within 0\.5 s, but it would come 0") as refused:
+    with pytest.raises(
+        SloUnattainableError, match=r"the first token is due within 0\.5 s, but it would come 0"
+    ) as refused:
         scheduler.add(ask("late", 1000, service_class=STRICT), 0.0)
     assert (refused.value.status, refused.value.retry_after_s) == (429, 1.0)
     scheduler.add(ask("unpromised", 1000), 0.0)

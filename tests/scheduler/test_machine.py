@@ -183,8 +183,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         head = scheduler._waiting.first(self.now)
         if self.policy in OWN_BUDGET or plan.num_tokens == scheduler.max_step_tokens or head is None:
             return
-        pinned = scheduler._waiting.is_pinned(head)
-        needs = head.num_prompt_tokens + head.max_tokens if pinned else len(head.token_ids)
+        fixed = scheduler._waiting.is_non_preemptible(head)
+        needs = head.num_prompt_tokens + head.max_tokens if fixed else len(head.token_ids)
         assert (
             scheduler.num_running == scheduler.max_num_running
             or scheduler.kv.missing_blocks(needs, scheduler.kv.match(head)) > 0

@@ -198,7 +198,7 @@ def test_preempted_at_most_k_times_and_everybody_ends(policy: str) -> None:
     assert all(request.num_output_tokens == 100 for request in requests)
 
 
-def test_a_pinned_request_is_neither_overtaken_nor_preempted() -> None:
+def test_a_non_preemptible_request_is_neither_overtaken_nor_preempted() -> None:
     machine = Machine("priority", slots=1)
     victim = machine.add("victim", 20, 50, priority=9)
     machine.step()

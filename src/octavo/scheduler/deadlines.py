@@ -1,12 +1,12 @@
 """Deadlines of output tokens under a request's SLO, shared by policies and accounting.
 
-A promise is kept if the first token comes within ``ttft_s`` of arrival and the mean time per token after it is at most
+SLOs are attained if the first token comes within ``ttft_s`` of arrival and the mean time per token after it is at most
 ``tpot_s``. So output token n (0 is the first) is due at
 
     arrival + ttft                 n = 0
     first token's time + n tpot    n > 0
 
-A request that ran ahead may take a longer step now: only the mean is promised. QoServe counts from arrival + ttft
+A request that ran ahead may take a longer step now: the SLO is on the mean. QoServe counts from arrival + ttft
 instead, which would let a request whose first token came early break its TPOT.
 """
 
@@ -19,22 +19,20 @@ from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.step_time import StepLoad
 from octavo.types import Request
 
-PREFILL_SHARE = (
-    1 / 3
-)  # of a step's decode time that prefill gets at least: below, throughput collapses for a few promises
-CATCH_UP = 0.7  # of the promised time per token, while a request makes up for what it is behind
+PREFILL_SHARE = 1 / 3  # of a step's decode time that prefill gets at least: below, throughput collapses for a few SLOs
+CATCH_UP = 0.7  # of the TPOT target, while a request makes up for what it is behind
 
 
 def first_token_due(request: Request) -> float:
-    """Seconds; infinite without a promise."""
+    """Seconds; infinite without a target."""
     ttft_s = request.service_class.ttft_s
     return math.inf if ttft_s is None else request.arrival_s + ttft_s
 
 
 def next_token_due(request: Request) -> float:
-    """Seconds; infinite without a promise, and for a request whose first token came too late: nothing is left to keep."""
-    promise, first_s = request.service_class, request.first_token_s
-    ttft_s, tpot_s = promise.ttft_s, promise.tpot_s
+    """Seconds; infinite without a target, and for a request whose first token came too late: nothing is left to attain."""
+    targets, first_s = request.service_class, request.first_token_s
+    ttft_s, tpot_s = targets.ttft_s, targets.tpot_s
     if first_s is None:
         return math.inf if ttft_s is None else request.arrival_s + ttft_s
     if tpot_s is None or (ttft_s is not None and first_s > request.arrival_s + ttft_s):
@@ -43,9 +41,9 @@ def next_token_due(request: Request) -> float:
 
 
 def time_left(decodes: Sequence[Request], forecast: Forecast, now: float) -> float:
-    """Seconds that the tightest promise of these decoding requests leaves for the next step; infinite if none binds.
+    """Seconds that the tightest TPOT target of these decoding requests leaves for the next step; infinite if none binds.
 
-    A request that has fallen behind its promised mean and can still catch up asks for steps of ``CATCH_UP`` of it; one
+    A request that has fallen behind its target and can still catch up asks for steps of ``CATCH_UP`` of it; one
     that cannot is lost and asks for nothing.
     """
     left = math.inf
@@ -66,13 +64,13 @@ def time_left(decodes: Sequence[Request], forecast: Forecast, now: float) -> flo
 
 
 def can_keep_tpot(request: Request, forecast: Forecast, fastest_step_s: float, now: float) -> bool:
-    """Would the request's mean time per token be within its promise if every step from now on were the fastest one?"""
-    promise = request.service_class
-    if promise.tpot_s is None or request.first_token_s is None:
+    """Would the request's mean time per token be within its target if every step from now on were the fastest one?"""
+    targets = request.service_class
+    if targets.tpot_s is None or request.first_token_s is None:
         return True
     remaining = forecast.remaining_output(request)
     total = len(request.token_ids) - request.num_prompt_tokens + remaining
-    return now + remaining * fastest_step_s <= request.first_token_s + (total - 1) * promise.tpot_s
+    return now + remaining * fastest_step_s <= request.first_token_s + (total - 1) * targets.tpot_s
 
 
 def wait_due(request: Request, default_s: float = math.inf) -> float:

@@ -19,7 +19,7 @@ def _none_cached(request: Request) -> int:
 
 @dataclass(slots=True)
 class Forecast:
-    """See the module. ``classes`` are the promises of this server, which may tighten a step before such a request comes."""
+    """See the module. ``classes``: the server's, which may tighten a step before such a request comes."""
 
     step_time: StepTimeForecast = field(default_factory=StepTimeForecast)
     lengths: LengthForecast = field(default_factory=RecentQuantile)

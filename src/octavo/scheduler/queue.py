@@ -109,7 +109,7 @@ class WaitingRequests:
         self._policy = policy
         self._max_preemptions = max_preemptions
         self._requests: dict[str, Request] = {}
-        self._pinned: list[Request] = []
+        self._non_preemptible: list[Request] = []
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -118,35 +118,37 @@ class WaitingRequests:
         """In no order."""
         return iter(self._requests.values())
 
-    def is_pinned(self, request: Request) -> bool:
+    def is_non_preemptible(self, request: Request) -> bool:
         """Nobody takes its place any more, nor goes before it."""
         return request.num_preemptions >= self._max_preemptions
 
     def add(self, request: Request, now: float) -> None:
         request.waiting_since_s = now
         self._requests[request.request_id] = request
-        if self.is_pinned(request):
-            insort(self._pinned, request, key=_seniority)
+        if self.is_non_preemptible(request):
+            insort(self._non_preemptible, request, key=_seniority)
         else:
             self._policy.add(request, now)
 
     def remove(self, request: Request, now: float) -> None:
         del self._requests[request.request_id]
-        if self.is_pinned(request):
-            self._pinned.remove(request)
+        if self.is_non_preemptible(request):
+            self._non_preemptible.remove(request)
         else:
             self._policy.remove(request, now)
 
     def first(self, now: float) -> Request | None:
         """Who starts next."""
-        return self._pinned[0] if self._pinned else self._policy.first(now)
+        return self._non_preemptible[0] if self._non_preemptible else self._policy.first(now)
 
     def check(self, now: float) -> None:
         """AssertionError if one is lost."""
-        pinned = [request for request in self._requests.values() if self.is_pinned(request)]
-        assert len(pinned) == len(self._pinned) and all(one in self._pinned for one in pinned), "a pinned one is lost"
+        fixed = [request for request in self._requests.values() if self.is_non_preemptible(request)]
+        assert len(fixed) == len(self._non_preemptible) and all(one in self._non_preemptible for one in fixed), (
+            "a non-preemptible one is lost"
+        )
         first = self._policy.first(now)
-        assert (first is None) == (len(pinned) == len(self._requests)), "the policy lost one that waits"
+        assert (first is None) == (len(fixed) == len(self._requests)), "the policy lost one that waits"
         assert first is None or self._requests.get(first.request_id) is first, (
             "the policy offers one that does not wait"
         )

@@ -5,8 +5,8 @@ request that ``add`` accepts ends in exactly one terminal event. A step may be p
 goes on where that one will leave off. What it computes for a request that turns out to have ended is thrown away, whose blocks
 are free only then. A request in flight is never preempted: it is left out of one step first.
 
-Why this always makes progress, whatever the policy does: a request is preempted at most ``MAX_PREEMPTIONS`` times. After the last
-one it is *pinned*: it waits before everybody who is not, in order of arrival; when it starts it gets the blocks of its longest
+Why this always makes progress, whatever the policy does: a request is preempted at most ``MAX_PREEMPTIONS`` times. Then it is
+*non-preemptible*: it waits before everybody who is not, in order of arrival; when it starts it gets the blocks of its longest
 possible end at once; and nobody takes its place. ``check_fits`` made sure that the cache can hold it alone, so it runs and ends.
 """
 
@@ -170,7 +170,7 @@ class Scheduler:
         while not self.kv.extend(request.request_id, num_tokens):
             if self.kv.num_retiring_blocks:
                 return False  # they will be free when the step in flight is done
-            victim = next(one for one in self._running.backwards() if not self._waiting.is_pinned(one))
+            victim = next(one for one in self._running.backwards() if not self._waiting.is_non_preemptible(one))
             if not self._preempt(builder, victim) or victim is request:
                 return False
         return True
@@ -182,16 +182,17 @@ class Scheduler:
             if request is None:
                 return
             rank, now = self.policy.rank, builder.now
-            if before is not None and not self._waiting.is_pinned(request) and rank(request, now) > rank(before, now):
+            ranks_behind = before is not None and rank(request, now) > rank(before, now)
+            if ranks_behind and not self._waiting.is_non_preemptible(request):
                 return
             # Nobody overtakes what was preempted in this step, and starting that again at once would only thrash.
             builder.is_blocked = request.request_id in builder.gave_way or not self._start(builder, request)
 
     def _start(self, builder: PlanBuilder, request: Request) -> bool:
         """Move the head of the queue to the running ones. It gets blocks for all its known tokens now, so that a prefill
-        in chunks is never caught half-way by a later start; a pinned one gets all that it can ever need."""
+        in chunks is never caught half-way by a later start; a non-preemptible one gets all that it can ever need."""
         num_tokens = len(request.token_ids)
-        if self._waiting.is_pinned(request):
+        if self._waiting.is_non_preemptible(request):
             num_tokens = request.num_prompt_tokens + request.max_tokens
         if len(self._running) >= self.max_num_running and not self._displace(builder, request, num_blocks=0):
             return False
@@ -222,7 +223,7 @@ class Scheduler:
         policy, now, allowed = self.policy, builder.now, 0
         victim: Request | None = None
         for running in self._running.backwards(behind=policy.rank(waiting, now)):
-            if self._waiting.is_pinned(running) or not policy.may_preempt(waiting, running, now):
+            if self._waiting.is_non_preemptible(running) or not policy.may_preempt(waiting, running, now):
                 continue
             victim = victim or running
             allowed += len(self.kv.block_table(running.request_id))

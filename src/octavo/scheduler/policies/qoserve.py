@@ -26,7 +26,7 @@ from octavo.types import Request
 
 ALPHA_S = 0.008  # seconds of deadline per prefill token when the queue is long
 LONG_S, SHORT_S = 0.5, 0.1  # prefill time in the queue at which alpha is switched on, and off again
-NO_PROMISE_S = 60.0  # when a request without a deadline counts as due, unless its class has a max_wait
+NO_TARGET_S = 60.0  # when a request without a deadline counts as due, unless its class has a max_wait
 MIN_CHUNK = 16
 
 
@@ -44,8 +44,8 @@ class QoServe(Fcfs):
 
     def add(self, request: Request, now: float) -> None:
         self._queued_tokens += len(request.token_ids)
-        promise = request.service_class
-        allowed = [promise.ttft_s, promise.max_wait_s, NO_PROMISE_S]
+        targets = request.service_class
+        allowed = [targets.ttft_s, targets.max_wait_s, NO_TARGET_S]
         self._due[request.request_id] = request.arrival_s + next(s for s in allowed if s is not None)
         self._line.add(request, self._key(request))
 

@@ -17,15 +17,15 @@ MIN_CHUNK = 16  # prefill tokens that a step always takes, so that a long decode
 
 
 class Sarathi(Fcfs):
-    """The target is the least TPOT promised by any class of this server."""
+    """The target is the least TPOT target of any class of this server."""
 
     def token_budget(
         self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
     ) -> int:
-        promised = [one.tpot_s for one in self.forecast.classes if one.tpot_s is not None]
+        targets = [one.tpot_s for one in self.forecast.classes if one.tpot_s is not None]
         step_time = self.forecast.step_time
-        if not promised or not step_time.ready:
+        if not targets or not step_time.ready:
             return max_step_tokens
         load = StepLoad(0, len(decodes), sum(request.num_planned_tokens for request in decodes))
         start = prefills[0].num_planned_tokens if prefills else 0
-        return len(decodes) + max(MIN_CHUNK, step_time.prefill_room(min(promised), load, start))
+        return len(decodes) + max(MIN_CHUNK, step_time.prefill_room(min(targets), load, start))

@@ -32,7 +32,7 @@ MIN_CHUNK = 16
 
 
 class SlidingServe(Fcfs):
-    """Waiting requests in order of their due time; the late and the unpromised behind, in order of arrival."""
+    """Waiting requests in order of their due time; the late and those without an SLO behind, in order of arrival."""
 
     static = False
 

@@ -3,17 +3,17 @@
 Who starts next, in this order, among tenants whose service is at most a fair lead (``FAIR_LEAD_TOKENS``,
 ``FAIR_LEAD_PROMPTS``, ``FAIR_LEAD_CACHE``) ahead of the least served one that waits:
 
-1. *overdue*: work without a promise (left) whose ``max_wait`` is near. At most ``OVERDUE_SHARE`` of the prefill work
-   goes here while others wait for a promise, so that overload does not turn the order into first come, first served;
+1. *overdue*: work without an SLO (left to attain) whose ``max_wait`` is near. At most ``OVERDUE_SHARE`` of the prefill work
+   goes here while others have SLOs to attain, so that overload does not turn the order into first come, first served;
 2. *on time*: requests that can make their first token, earliest due first. If not all can, the largest set that can is
    kept: go through them by due time and, whenever one would be late, put the one with most work per weight aside
    (Moore 1968, Hodgson's algorithm, optimal for 1 || sum U_j). So the slack that decides is that of the whole queue
    ahead, not of one request. Long ones count as due a little later (``WORK_BIAS``): a long prefill that is begun early
    is lost work if shorter ones come and it has to be put aside;
-3. *the rest*: promises that are already broken, the shortest first (an answer late by seconds is still worth more to somebody who
+3. *the rest*: SLOs that are violated already, the shortest first (an answer late by seconds is still worth more to somebody who
    watches), then best effort; among equals the least served tenant.
 
-How much a step computes: as much as the time allows that the tightest promise among the running requests leaves (their
+How much a step computes: as much as the time allows that the tightest TPOT target among the running requests leaves (their
 mean time per token counts, so one that ran ahead can wait for a longer step), less a margin for the forecast's own
 error.
 
@@ -48,9 +48,9 @@ OVERDUE_SHARE = 0.25  # of the prefill tokens
 OVERDUE_LEAD = 0.25  # of max_wait: so long before its end is a request overdue
 MAX_WAIT_S = 60.0  # of a class that states none
 WORK_BIAS = 2.0  # seconds that a second of prefill puts a request back among those due
-LOOK_AHEAD = 64  # promised requests, by due time, among which the largest feasible set is chosen
+LOOK_AHEAD = 64  # requests with an SLO, by due time, among which the largest feasible set is chosen
 STEPS_PER_TTFT = (
-    4.0  # a step takes at most this part of the shortest promised TTFT, so that a new request is soon looked at
+    4.0  # a step takes at most this part of the shortest TTFT target, so that a new request is soon looked at
 )
 MIN_CHUNK = 16  # prefill tokens that a step always takes
 RATE_MEMORY = 0.2
@@ -59,7 +59,7 @@ OVERDUE, ON_TIME, REST = 0, 1, 2
 
 
 class SlackFirst(Fcfs):
-    """One line by due time for the promised, one a tenant, by the end of their waiting bound, for the rest."""
+    """One line by due time for those with an SLO, one a tenant, by the end of their waiting bound, for the rest."""
 
     static = False
 
@@ -71,9 +71,9 @@ class SlackFirst(Fcfs):
         self.fair_lead_cache = FAIR_LEAD_CACHE
         self._longest = 0
         self._rest: dict[str, SortedLine] = {}  # by the end of their waiting bound ...
-        self._rest_by_promise: dict[str, SortedLine] = {}  # ... and the same requests in the order in which they start
+        self._rest_by_target: dict[str, SortedLine] = {}  # ... and the same requests in the order in which they start
         self._work: dict[str, int] = {}  # tokens to compute before the next token, of those that wait
-        self._order: dict[str, int] = {}  # the promised that can be on time: who goes first, for one moment
+        self._order: dict[str, int] = {}  # those with an SLO that can be on time: who goes first, for one moment
         self._next: deque[Request] = deque()  # those of them that wait
         self._order_s = -math.inf
         self._prefills: list[Request] = []  # that run and whose first token is not late yet
@@ -103,7 +103,7 @@ class SlackFirst(Fcfs):
         if request in self._line:
             self._line.remove(request)
             return
-        for lines in (self._rest, self._rest_by_promise):
+        for lines in (self._rest, self._rest_by_target):
             line = lines[request.tenant]
             line.remove(request)
             if not line:
@@ -118,9 +118,9 @@ class SlackFirst(Fcfs):
         kept = self._first_kept(fair, now)
         if kept is not None:
             return kept
-        rest = self._heads(self._rest_by_promise, fair)
+        rest = self._heads(self._rest_by_target, fair)
         if rest:
-            return min(rest, key=lambda one: (_promised_s(one), self.service.of[one.tenant], one.sequence_number))
+            return min(rest, key=lambda one: (_target_s(one), self.service.of[one.tenant], one.sequence_number))
         return next((one for one in self._line if self.service.of[one.tenant] <= fair), None)
 
     def _heads(self, lines: dict[str, SortedLine], fair: float) -> list[Request]:
@@ -138,12 +138,12 @@ class SlackFirst(Fcfs):
             request.sequence_number,
             request.arrival_s + _max_wait_s(request),
         )  # which preemption does not change
-        ranks = (_wait_due(request), came), (_promised_s(request), seniority, came)
-        for lines, rank in zip((self._rest, self._rest_by_promise), ranks, strict=True):
+        ranks = (_wait_due(request), came), (_target_s(request), seniority, came)
+        for lines, rank in zip((self._rest, self._rest_by_target), ranks, strict=True):
             lines.setdefault(request.tenant, SortedLine()).add(request, rank)
 
     def _give_up_late(self, now: float) -> None:
-        """Promises that are broken already: their requests join the rest."""
+        """SLOs that are violated already: their requests join the rest."""
         while (head := self._line.first()) is not None and self._earliest(head, now) > next_token_due(head):
             self._line.remove(head)
             self._put_with_rest(head)
@@ -190,7 +190,7 @@ class SlackFirst(Fcfs):
         is_overdue = self._is_overdue(request, now) if waits else self._is_idle(request, now)
         if is_overdue:
             return (OVERDUE, request.sequence_number)
-        return (REST, _promised_s(request), request.sequence_number)
+        return (REST, _target_s(request), request.sequence_number)
 
     def token_budget(
         self, decodes: Sequence[Request], prefills: Sequence[Request], max_step_tokens: int, now: float
@@ -280,7 +280,7 @@ def _max_wait_s(request: Request) -> float:
     return request.service_class.max_wait_s or MAX_WAIT_S
 
 
-def _promised_s(request: Request) -> float:
+def _target_s(request: Request) -> float:
     """How soon its first token was to come, kept or not."""
     ttft_s = request.service_class.ttft_s
     return math.inf if ttft_s is None else ttft_s
