@@ -86,7 +86,7 @@ def _statistics(x, tops, totals, size, split_size, BLOCK: tl.constexpr):
 
 @triton.jit
 def _from_statistics(x, out, tops, totals, size, split_size, BLOCK: tl.constexpr, PIECES: tl.constexpr):
-    """A split of a row a program: every split_size's maximum and sum combined, then written."""
+    """A split of a row a program: every split's maximum and sum combined, then written."""
     row, number = tl.program_id(0).to(tl.int64), tl.program_id(1)
     splits = tl.num_programs(1)
     each = tl.arange(0, PIECES)
