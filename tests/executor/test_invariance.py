@@ -101,6 +101,17 @@ def test_after_preemption(model: Transformer) -> None:
     assert result.outputs == expected
 
 
+@pytest.mark.parametrize("in_flight", [2, 3])
+def test_launched_before_the_steps_before_are_committed(model: Transformer, in_flight: int) -> None:
+    """Penalties and seeds see the tokens that the scheduler does not know yet; memory runs out, chunks are in flight."""
+    expected = alone(model, new_requests(), torch.float32)
+    for num_blocks, block_size, budget in ((200, 8, 512), (24, 4, 29)):
+        executor = new_executor(model, num_blocks, block_size, torch.float32)
+        result = run(executor, (num_blocks, block_size), new_requests(), budget=budget, in_flight=in_flight)
+        assert result.outputs == expected
+        assert (result.num_preempted > 0) == (num_blocks == 24)
+
+
 def by_hand(executor: TorchExecutor, request: RequestState, chunks: list[int], blocks: list[int]) -> None:
     """Compute the known tokens in the given chunks, block table ``blocks``, and append the sampled token."""
     start = 0

@@ -6,8 +6,8 @@ import pytest
 
 from octavo.errors import ConfigError, InvalidRequestError
 from octavo.scheduler.policies import make_policy
-from octavo.types import FinishReason, Sample, SamplingParams, StepResult
-from support.scheduling import make_request, make_scheduler, run_step, run_to_end
+from octavo.types import FinishReason, Plan, Sample, SamplingParams, StepResult
+from support.scheduling import finish_step, make_request, make_scheduler, next_token, run_step, run_to_end
 
 
 def shares(plan) -> dict[str, tuple[int, int]]:  # type: ignore[no-untyped-def]
@@ -239,3 +239,39 @@ def test_statistics_count_what_happened() -> None:
     assert (stats.total_prefix_query_tokens, stats.total_prefix_hit_tokens) == (18, 8)
     assert (stats.step_num_tokens, stats.step_num_requests, stats.step_time_s) == (1, 1, 0.25)
     assert stats.num_blocks_used == 3
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_nothing_is_computed_beyond_the_last_token_that_is_wanted(in_flight: int) -> None:
+    """vllm#27922: one step too many for each request that ends by its length."""
+    scheduler = make_scheduler(num_blocks=16, block_size=4, max_step_tokens=5)
+    scheduler.add(make_request("a", [7] * 12, 6), 0.0)
+    launched: list[Plan] = []
+    computed = 0
+    while scheduler.has_work or launched:
+        plan = scheduler.plan(0.0)
+        computed += plan.num_tokens
+        launched += [plan] if plan.requests else []
+        if len(launched) >= in_flight or not plan.requests:
+            finish_step(scheduler, launched.pop(0), 0.0, 0.1)
+    assert computed == 12 + 6 - 1
+
+
+@pytest.mark.parametrize("ends_by", ["abort", "stop"])
+def test_blocks_of_what_ends_in_flight_are_free_after_the_step_that_writes_them(ends_by: str) -> None:
+    scheduler = make_scheduler(num_blocks=4, block_size=4, prefix_cache=False)
+    first = make_request("a", [7] * 8, 8)
+    first.stop_ids = frozenset({next_token(first)} if ends_by == "stop" else ())
+    scheduler.add(first, 0.0)
+    prefill = scheduler.plan(0.0)
+    decode = scheduler.plan(0.0)  # goes on with the token that the prefill samples
+    assert [share.start for share in decode.requests] == [8]
+    if ends_by == "abort":
+        assert scheduler.abort("a", 0.0) is not None
+    finish_step(scheduler, prefill, 0.0, 0.1)
+    assert not scheduler.has_work and scheduler.kv.num_used_blocks == 3, "the decode in flight writes to the third"
+    scheduler.add(make_request("a", [9] * 16, 1), 0.0)  # the id is free at once
+    assert scheduler.plan(0.0).requests == (), "and waits for the blocks, displacing nobody"
+    assert finish_step(scheduler, decode, 0.0, 0.1) == []
+    (share,) = scheduler.plan(0.0).requests
+    assert share.num_tokens == 16 and share.new is not None

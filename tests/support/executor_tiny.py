@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from octavo.executor.torch_executor import TorchExecutor
 from octavo.kvcache.cache import KVCache
 from octavo.scheduler.policies import make_policy
 from octavo.scheduler.scheduler import Scheduler
-from octavo.types import Request
+from octavo.types import Plan, Request, Step
 
 VOCAB_SIZE, HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 211, 32, 48, 2, 4, 2, 8
 
@@ -80,6 +81,7 @@ def run(
     *,
     budget: int = 512,
     running: int = 16,
+    in_flight: int = 1,
 ) -> Run:
     """Run ``requests`` to their end with ``cache`` = (num_blocks, block_size), prefix cache on; check after every step."""
     scheduler = Scheduler(
@@ -92,9 +94,15 @@ def run(
     for request in requests:
         scheduler.add(request, 0.0)
     result = Run()
-    while scheduler.has_work:
+    launched: deque[tuple[Plan, Step]] = deque()
+    while scheduler.has_work or launched:
         plan = scheduler.plan(0.0)
-        events = scheduler.commit(plan, executor.launch(plan).result(), 0.0)
+        if plan.requests:
+            launched.append((plan, executor.launch(plan)))
+        if len(launched) < in_flight and plan.requests:
+            continue
+        done, step = launched.popleft()
+        events = scheduler.commit(done, step.result(), 0.0)
         scheduler.check()
         result.num_preempted += len(plan.preempted)
         result.max_batch = max(result.max_batch, len(plan.requests))
