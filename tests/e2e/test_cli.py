@@ -197,7 +197,7 @@ def test_a_chat_on_a_terminal() -> None:
         terminal.wait_for(f"unknown command /nonsense.*{PROMPT}")
         time.sleep(0.5)  # the prompt is shown a moment before readline waits, and only then a signal wakes it
         terminal.interrupt()  # at the prompt: drops the line, stays
-        terminal.wait_for(f"Ctrl-D leaves.*{PROMPT}")
+        terminal.wait_for(f"Ctrl-D quits.*{PROMPT}")
         terminal.type("/exit\n")
         assert terminal.exit_code() == 0
 
