@@ -152,8 +152,8 @@ def test_wrong_bytes_leave_nothing_behind(tmp_path: Path, spec: FetchSpec, what:
     else:
         spec = changed(spec, size_bytes=spec.size_bytes - 1)
     words = {
-        "wheel": "the model registry promises 0000",
-        "file": "the model registry promises",
+        "wheel": "the model registry lists 0000",
+        "file": "the model registry lists",
         "size": "larger than the model registry",
     }
     with pytest.raises(ChecksumError, match=words[what]):
@@ -173,7 +173,7 @@ def test_members_are_bounded_and_must_exist(tmp_path: Path) -> None:
     wheel = tmp_path / "octavo_test_bomb-1.0-py3-none-any.whl"
     assert wheel.stat().st_size < 1 << 20
     with (tmp_path / "out").open("wb") as out:
-        with pytest.raises(ChecksumError, match="larger than the model registry promises"):
+        with pytest.raises(ChecksumError, match="larger than the model registry lists"):
             append_members(wheel, changed(package, members=("bomb",)), out, limit_bytes=100)
         assert out.tell() == 0
         with pytest.raises(ChecksumError, match="has no member nothing"):
