@@ -15,13 +15,14 @@ from support.installation import OPTIONAL, ROOT, without
 from support.native_library import needs_native
 
 TORCH, BENCH = "torch: pip install 'octavo[torch]'", "scipy: pip install 'octavo[bench]'"
+TRITON = "triton: pip install 'octavo[gpu]'"
 REFUSED = {
     "serve --executor cpu": f"the torch executors need {TORCH}",
-    "serve --executor cuda --explain": f"the torch executors need {TORCH}",
+    "serve --executor cuda --explain": f"executor = cuda needs {TRITON}",
     "serve --dtype bfloat16": f"dtype = bfloat16 is not theirs (they have stored, int8, int4); the torch executors need {TORCH}",
     "serve --block-size 8": f"block_size = 8 is not a multiple of 16; the torch executors need {TORCH}",
     "generate --executor cpu text": f"the torch executors need {TORCH}",
-    "chat --executor cuda": f"the torch executors need {TORCH}",
+    "chat --executor cuda": f"executor = cuda needs {TRITON}",
     "kernels list": f"the operations need {TORCH}",
     "kernels check rms_norm": f"the operations need {TORCH}",
     "kernels explain matmul": f"the operations need {TORCH}",
@@ -46,9 +47,9 @@ print(json.dumps(said))
 """
 
 
-def run_all(commands: list[str], folder: Path) -> dict[str, tuple[int, str, str]]:
-    """Exit code, output and errors of each command where no optional package is installed and no model is at hand."""
-    environment = without(*OPTIONAL, OCTAVO_CACHE=str(folder / "cache"))
+def run_all(commands: list[str], folder: Path, missing: tuple[str, ...] = OPTIONAL) -> dict[str, tuple[int, str, str]]:
+    """Exit code, output and errors of each command where the ``missing`` packages are not installed and no model is at hand."""
+    environment = without(*missing, OCTAVO_CACHE=str(folder / "cache"))
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
         input=json.dumps(commands),
@@ -70,6 +71,15 @@ def test_what_needs_an_extra_says_which_in_one_line_before_any_work(tmp_path: Pa
         if found[0] != 1 or found[1] or not found[2].endswith(f"{REFUSED[words]}\n") or found[2].count("\n") != 1
     }
     assert not wrong
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_without_triton_serves_no_gpu(tmp_path: Path) -> None:
+    refused = f"executor = cuda needs {TRITON}\n"
+    for code, output, errors in run_all(
+        ["serve --executor cuda", "chat --executor cuda"], tmp_path, ("triton",)
+    ).values():
+        assert (code, output) == (1, "") and errors.endswith(refused) and errors.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

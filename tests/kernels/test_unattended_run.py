@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +62,28 @@ def test_a_child_returns_its_result_from_its_own_process(tmp_path):
     check = next(part for part in parts.PARTS if part.name == "check")
     result = run_child(check, "softmax", options, SCRIPT, 300.0)
     assert result["failures"] == [] and "torch" in result["words"] and result["seconds"] > 0
+
+
+def test_a_dry_run_interprets_triton_in_a_process_of_its_own(tmp_path):
+    """Without what tests/conftest.py switches on: a part that starts softmax's loops, which need the interpreter's repair."""
+    program = f"""
+from pathlib import Path
+from octavo.kernels.gpu.lab import runner
+from octavo.kernels.gpu.lab.parts import Part
+
+def child(options, task):
+    import torch
+    from octavo.kernels.softmax.triton import softmax
+    x = torch.randn(2, 40000)
+    return {{"error": ""}} if torch.allclose(softmax(x), x.softmax(1)) else {{"error": "wrong"}}
+
+options = ["interpreted", "--device", "cpu", "--out", {str(tmp_path)!r}]
+runner.main(Path("unused"), [Part("interpreted", lambda options: ["softmax"], child)], options)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path, "interpreted") == {"softmax": {"error": ""}}, done.stdout
 
 
 def test_small_products_are_run_in_every_way_that_the_device_knows(tmp_path):

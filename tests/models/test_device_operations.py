@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,20 @@ def test_torch_has_our_back_end_for_cuda(name: str) -> None:
     op = operation(name)
     assert getattr(K, name) and torch._C._dispatch_has_kernel_for_dispatch_key(f"octavo::{name}", "CUDA")
     assert op.by_device["cuda"].startswith(("triton", "cuda")) or name == "linear"
+
+
+@pytest.mark.parametrize("name", ["matmul", "softmax"])
+def test_an_operation_does_not_take_the_name_of_its_package(name: str) -> None:
+    """In a fresh process, with and without the operations registered: the path of a back end's module stays importable."""
+    program = f"""
+import octavo.kernels.{name}.triton as x
+assert x.__name__ == "octavo.kernels.{name}.triton" and callable(x.{name})
+import octavo.kernels.ops as K
+import octavo.kernels.{name}.triton as again
+assert again is x and callable(K.{name})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(

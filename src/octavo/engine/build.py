@@ -34,9 +34,9 @@ class BuiltEngine:
 
 
 def usable_hardware() -> Hardware:
-    """What this machine has, and the installed torch and the native kernels can use."""
+    """What this machine has, and the installed torch, Triton and native kernels can use."""
     hardware = replace(detect(), native_isa=library.best_isa(), has_torch=is_installed("torch"))
-    if hardware.gpus and not (hardware.has_torch and _torch_can_use_gpus()):
+    if hardware.gpus and not (hardware.has_torch and is_installed("triton") and _torch_can_use_gpus()):
         return replace(hardware, gpus=())
     return hardware
 

@@ -9,8 +9,8 @@ import msgspec
 
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
-from octavo.executor.factory import NEEDS_TORCH, TORCH_EXECUTORS
-from octavo.extras import is_installed, missing
+from octavo.executor.factory import NEEDS_TORCH, NEEDS_TRITON, TORCH_EXECUTORS
+from octavo.extras import is_installed, missing, require
 from octavo.hardware import Hardware
 from octavo.kernels.native import library
 from octavo.kvcache.fit import blocks_for
@@ -85,10 +85,12 @@ def check_installed(config: EngineConfig) -> None:
 
     Raises ``MissingPackageError`` where nothing that is installed can serve with these settings.
     """
+    if config.executor == "cuda":
+        require("triton", NEEDS_TRITON)
+    if config.executor in TORCH_EXECUTORS:
+        require("torch", NEEDS_TORCH)
     if config.executor == "fake" or is_installed("torch"):
         return
-    if config.executor in TORCH_EXECUTORS:
-        raise missing("torch", NEEDS_TORCH)
     if obstacle := settings_obstacle(config):
         raise missing("torch", f"the native kernels cannot run: {obstacle}; {NEEDS_TORCH}")
     try:
@@ -124,7 +126,11 @@ def _executor(r: _Resolver) -> None:
 
 def _choose_executor(r: _Resolver) -> None:
     obstacle = native_obstacle(r.asked, r.model, r.hardware)
-    no_gpu = "no NVIDIA GPU that torch can use" if r.hardware.has_torch else "torch, which GPUs need, is not installed"
+    no_gpu = (
+        "no NVIDIA GPU that torch and Triton can use"
+        if r.hardware.has_torch
+        else "torch, which GPUs need, is not installed"
+    )
     if r.hardware.gpus:
         r.set("executor", "cuda", f"found {r.hardware.gpus[0].name}")
     elif not obstacle:

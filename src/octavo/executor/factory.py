@@ -21,6 +21,7 @@ from octavo.types import Executor
 FAKE_VOCAB_SIZE = 512
 TORCH_EXECUTORS = ("cpu", "cuda")
 NEEDS_TORCH = "the torch executors need"
+NEEDS_TRITON = "executor = cuda needs"
 
 
 @dataclass(frozen=True, slots=True)

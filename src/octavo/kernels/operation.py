@@ -2,13 +2,13 @@
 
 An operation's folder holds
 
-    checks.py    what the arguments mean: the check that runs before any launch, and the meta kernel (shapes without data)
-    reference.py   the definition, in float64 and plain torch
-    operation.py   ``OPERATION``: all of this in one place
-    inputs.py       ``INPUTS``: test inputs of every back end
-    bench.py       ``BENCHMARKS``: shapes to time, what they move and compute, whom they are compared with
-    cpu.py, triton.py, cuda.py with its *.cu, native/: the back ends
+    checks.py     what the arguments mean: the check that runs before any launch, and the meta kernel (shapes without data)
+    reference.py  the definition, in float64 and plain torch
+    operation.py  ``OPERATION``: all of this in one place
+    inputs.py     ``INPUTS``: test inputs of every back end
+    bench.py      ``BENCHMARKS``: shapes to time, what they move and compute, whom they are compared with
     steps.py      ``STEPS``, where the way to the fast kernel is taught in steps
+    cpu.py, triton.py, cuda.py with its *.cu, native/: the back ends
 """
 
 from __future__ import annotations

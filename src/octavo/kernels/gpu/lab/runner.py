@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from octavo.kernels.gpu.interpreter import use_interpreter
 from octavo.kernels.gpu.lab import summary
 from octavo.kernels.gpu.lab.options import Options
 from octavo.kernels.gpu.lab.parts import PARTS, Part, sanitizer_words
@@ -32,6 +33,8 @@ def main(script: Path, more: Sequence[Part] = (), arguments: Sequence[str] | Non
     """``script``: how children are started; ``more``: parts that need what this package may not import."""
     parts = {part.name: part for part in (*PARTS, *more)}
     asked, options = _parse(parts, arguments)
+    if options.device == "cpu":
+        use_interpreter()
     if asked.child:
         name, _, task = asked.child.partition(":")
         Path(asked.result).write_text(json.dumps(parts[name].child(options, task)))
@@ -122,8 +125,6 @@ def run_child(part: Part, task: str, options: Options, script: Path, limit_s: fl
         command = [*wrapper, sys.executable, str(script), "--child", f"{part.name}:{task}", "--result", str(result)]
         command += ["--out", str(options.out), "--device", options.device, "--only", ",".join(options.only)]
         environment = dict(os.environ) | ({"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if wrapper else {})
-        if options.device == "cpu":
-            environment["TRITON_INTERPRET"] = "1"
         started = time.monotonic()
         try:
             done = subprocess.run(  # noqa: S603
