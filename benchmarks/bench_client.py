@@ -1,4 +1,4 @@
-"""How fast is the load generator itself? Against a stub server in a second process, on this machine.
+"""Benchmark of the load generator: requests and stream events per second against a stub server in a second process.
 
     python benchmarks/bench_client.py [--seconds 5]
 

@@ -1,4 +1,4 @@
-"""How often ``compare`` says "differs": without a difference (it must not), and with 10 % in the medians (its power).
+"""False-positive rate and power of ``compare``: simulated runs without a difference, and with 10 % in the medians.
 
     python benchmarks/bench_compare.py [--trials 300]
 

@@ -1,4 +1,4 @@
-"""How often the stated 95 % intervals hold the truth: simulated runs whose mean and quantiles are known exactly.
+"""Coverage of the stated 95 % confidence intervals: simulated runs whose mean and quantiles are known exactly.
 
     python benchmarks/bench_coverage.py [--runs 300] [--json coverage.json] [--part intervals|warm-up|trend|all]
 

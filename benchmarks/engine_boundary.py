@@ -1,4 +1,4 @@
-"""How many token events a second does the process boundary carry, and how much of a core does each side of it cost?
+"""Benchmark of the process boundary: token events per second, and processor time of each side.
 
 256 requests run at once in a fake engine without step time, so scheduler, boundary and readers are all there is. Prints
 events per second, the server side's processor time per event (which must leave room for HTTP), and the round trip of one

@@ -1,5 +1,5 @@
-"""What a step costs beside the executor, with the fake executor: scheduling and commit, the pause that an executor sees
-between two steps, and a plan's size on the wire."""
+"""Benchmark of a step's overhead, with the fake executor: scheduling and commit, the bubble between two steps, plan size on
+the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do 8-bit activations cost in quality? Perplexity of the native step against float32 arithmetic on the same weights.
+"""Perplexity with 8-bit activations (the native step) and with float32 arithmetic on the same weights.
 
     python benchmarks/perplexity.py TEXT [--model NAME] [--weights stored|int8|int4] [--windows 40] [--out FILE.json]
 

@@ -1,4 +1,4 @@
-"""What the prefix cache gives when a prefix repeats, and what it costs when none does."""
+"""Benchmark of the prefix cache: its gain where prefixes repeat, its cost where none does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every figure carries: the machine, the commit, the spread, and how it is printed and kept."""
+"""Benchmark record: machine, commit, measured values with their spread; printed and stored as JSON."""
 
 from __future__ import annotations
 

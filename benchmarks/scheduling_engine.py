@@ -1,4 +1,4 @@
-"""The same policies on the real engine and on the simulator fitted to it: is the order of the policies the same?
+"""Comparison of scheduling policies on the real engine and on the simulator fitted to it: same order of the policies.
 
     python benchmarks/scheduling_engine.py --rounds 5 --seconds 60
 

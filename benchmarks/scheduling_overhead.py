@@ -1,4 +1,4 @@
-"""What one ``plan`` costs with 256 running and many waiting requests, by policy, in processor time of this process.
+"""Benchmark of ``plan``: processor time with 256 running and many waiting requests, by policy.
 
 python benchmarks/scheduling_overhead.py
 """

@@ -53,6 +53,8 @@ MUTATORS = {
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 360
 MAX_PARAMETERS = 6
+QUESTION = re.compile(r"\?|^(?:Does|Do|Is|Are|Can|Why)\b")
+COMMENTED = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 
 
 def name_of(path: Path) -> str:
@@ -235,6 +237,20 @@ def oversized(source: Source) -> Iterator[str]:
 
 def test_a_file_has_a_first_line_and_fits_in_a_head(sources: list[Source]) -> None:
     lawful(chain.from_iterable(map(oversized, sources)))
+
+
+def first_lines() -> Iterator[tuple[Path, str]]:
+    """First line of each source file's docstring (Python) or leading comment (C++, CUDA), tests and benchmarks included."""
+    for path in chain.from_iterable((ROOT / folder).rglob("*") for folder in ("src", "tests", "benchmarks")):
+        if path.suffix == ".py":
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            yield path, docstring.partition("\n")[0]
+        elif path.suffix in COMMENTED:
+            yield path, path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("//").strip()
+
+
+def test_a_first_line_is_no_question() -> None:
+    lawful(f"{name_of(path)}: {line}" for path, line in first_lines() if QUESTION.search(line))
 
 
 def many_parameters(source: Source) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What does the load generator make of servers that fail? Every request ends in one record, the run ends, and says why."""
+"""Load generator against failing servers: one record per request, the end of the run, the stated reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the load generator measure what the server really did? Known latencies, stalls and queues, in virtual time."""
+"""Accuracy of the load generator: known latencies, stalls and queues of a server, in virtual time."""
 
 from __future__ import annotations
 

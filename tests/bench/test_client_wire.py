@@ -1,4 +1,4 @@
-"""Is what the load generator sends, and what it reads from servers of all habits, right? Bodies, keys, usage, metrics, TLS."""
+"""Wire format of the load generator: request bodies, keys, usage, metrics and TLS with servers of all habits."""
 
 from __future__ import annotations
 

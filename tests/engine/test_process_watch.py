@@ -1,4 +1,4 @@
-"""When an engine counts as hung, and how often it may die."""
+"""Watchdog of the engine process: detection of a hung engine, limit on restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Triton operations refuse, before anything runs: the argument's name, what came and what was expected."""
+"""Argument checks of the Triton operations: the argument's name, what came and what was expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What paged_attention refuses, before anything runs: the argument's name, what came and what was expected."""
+"""Argument checks of paged_attention: the argument's name, what came and what was expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which operations the models run on a device that is no CPU, and that the back ends serving GPUs give the CPU path's logits."""
+"""Operations that the models run on a device other than the CPU; their back ends give the logits of the CPU path."""
 
 from __future__ import annotations
 

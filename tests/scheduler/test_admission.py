@@ -1,4 +1,4 @@
-"""Who is turned away at the door, with what words, and who comes in as something less."""
+"""Admission control: requests refused with a reason, and requests admitted at a lower class."""
 
 from __future__ import annotations
 

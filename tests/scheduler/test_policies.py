@@ -1,4 +1,4 @@
-"""What distinguishes each policy: who starts, who gives way, how long a step gets."""
+"""Scheduling policies: order of starts, preemption victims, token budget of a step."""
 
 from __future__ import annotations
 

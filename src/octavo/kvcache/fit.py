@@ -1,4 +1,4 @@
-"""Whether a request can ever fit: the block allocator's arithmetic, for the server's first check and the engine's own."""
+"""Check that a request fits the KV cache at all: blocks needed and blocks there, used by server and engine."""
 
 from __future__ import annotations
 

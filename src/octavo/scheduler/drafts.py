@@ -1,4 +1,4 @@
-"""How many tokens an executor may draft for each request of a step (speculative decoding)."""
+"""Number of draft tokens for each request of a step (speculative decoding)."""
 
 from __future__ import annotations
 
