@@ -83,6 +83,14 @@ def test_a_torch_without_triton_serves_no_gpu(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_report_without_matplotlib_says_so_in_one_line(tmp_path: Path) -> None:
+    """Where scipy is installed: half of an extra is refused as well, before the results are read."""
+    (said,) = run_all(["bench report a.json"], tmp_path, ("matplotlib",)).values()
+    code, output, errors = said
+    assert code == 1 and output == "" and errors.count("\n") == 1
+    assert errors.endswith("the plots of a report need matplotlib: pip install 'octavo[bench]'\n")
+
+
 @needs_native
 def test_the_base_does_the_rest(tmp_path: Path) -> None:
     commands = [

@@ -36,6 +36,10 @@ ONE = (*RUN, "--rate", "1")
         (("run", "--rate", "1", "--start", "s {port}", "--model", "m"), "say it in the command of --start"),
         ((*ONE, "--api-key-file", "none.key"), "none.key: No such file"),
         ((*ONE, "--api-key-file", "empty.key"), "is empty"),
+        ((*ONE, "--api-key-file", "binary.key"), "binary.key: it is not UTF-8 text"),
+        (("peers", "a=http://x", "--api-key-file", "a=none.key"), "none.key: No such file"),
+        (("peers", "a=http://x", "--api-key-file", "a=empty.key"), "is empty"),
+        (("peers", "a=http://x", "--api-key-file", "a=binary.key"), "it is not UTF-8 text"),
         ((*ONE, "--api-key", "s3cret"), "No such option: --api-key"),
         (("run", "--rate", "1", "--api-key-file", "empty.key"), "wants no key"),
         (("sweep", "--url", "http://x", "--rates", "1,0"), "rates above zero"),
@@ -56,6 +60,7 @@ def test_bad_input_gets_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.key").write_text("\n")
+    (tmp_path / "binary.key").write_bytes(b"\xff\xfe")
     (tmp_path / "bad.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n")
     before = sorted(tmp_path.iterdir())
     assert run(["bench", *arguments]) in (1, 2)

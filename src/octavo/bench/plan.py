@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,7 +36,12 @@ from octavo.errors import ConfigError
 # users with answers within this time would send
 FASTEST_ANSWER_S = 0.1
 
-Start: TypeAlias = tuple[float | None, Conversation]
+
+class TimedConversation(NamedTuple):
+    """A conversation and the intended send time of its first request, in s from the run's start; None in a closed loop."""
+
+    send_s: float | None
+    conversation: Conversation
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +101,7 @@ def _repeat_note(prompts: PromptOptions) -> list[str]:
     return [f"repeat {prompts.repeat}: same times and lengths, fresh tokens"] if prompts.repeat else []
 
 
-def _starts(shape: Workload, pace: Pace, draw: Draw, options: PlanOptions) -> Iterator[Start]:
-    """Conversations with the intended send time of their first request; None in a closed loop."""
+def _starts(shape: Workload, pace: Pace, draw: Draw, options: PlanOptions) -> Iterator[TimedConversation]:
     if isinstance(pace, Replay):
         if not isinstance(shape, Trace):
             raise ConfigError("arrivals 'trace' replay the times of a trace; this workload has none", param="arrivals")
@@ -126,23 +130,23 @@ def _closed_count(pace: Closed, options: PlanOptions) -> int:
     return min(options.max_requests + 1, math.ceil(pace.users * options.duration_s / (pace.think + FASTEST_ANSWER_S)))
 
 
-def _paired(starts: Iterator[float | None], shape: Workload, draw: Draw) -> Iterator[Start]:
+def _paired(starts: Iterator[float | None], shape: Workload, draw: Draw) -> Iterator[TimedConversation]:
     conversations = shape.conversations(draw)
     for num_paired, send_s in enumerate(starts):
         conversation = next(conversations, None)
         if conversation is None:
             draw.tally.remarks.append(f"the trace ended after {num_paired} requests; the plan ends there")
             return
-        yield send_s, conversation
+        yield TimedConversation(send_s, conversation)
 
 
-def _replayed(shape: Trace, pace: Replay, draw: Draw, options: PlanOptions) -> Iterator[Start]:
+def _replayed(shape: Trace, pace: Replay, draw: Draw, options: PlanOptions) -> Iterator[TimedConversation]:
     for conversation in shape.conversations(draw):
         assert conversation.recorded_s is not None
         send_s = pace.send_s(conversation.recorded_s)
         if options.duration_s is not None and send_s >= options.duration_s:
             return
-        yield send_s, conversation
+        yield TimedConversation(send_s, conversation)
 
 
 class _Filling:

@@ -16,7 +16,7 @@ import msgspec
 from octavo.bench.client.connection_pool import Dialer
 from octavo.bench.client.health import verdict
 from octavo.bench.client.journal import Journal, JournalHead
-from octavo.bench.client.load_generator import LoadGenerator
+from octavo.bench.client.load_generator import LoadGenerator, Wire
 from octavo.bench.client.options import ClientOptions
 from octavo.bench.client.preflight import preflight, read_metrics
 from octavo.bench.client.progress import Observer, Silent
@@ -97,7 +97,7 @@ async def run_plan(
     )
     with Journal(options.journal, head) as journal:
         generator = LoadGenerator(
-            plan, (Dialer(target, address), writer), options, journal, observer or Silent(), clock
+            plan, Wire(Dialer(target, address), writer), options, journal, observer or Silent(), clock
         )
         generator.scraper.offered = bool(ready.metrics)
         await generator.warm()

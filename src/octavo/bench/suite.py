@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -49,6 +49,13 @@ class Repetition(msgspec.Struct, frozen=True, kw_only=True):
     measured: Measured
     limit: Limit | None
     calibration: int  # index of the one before it in the result; the one after it is the next
+
+
+class PlannedScenario(NamedTuple):
+    """A scenario and what its plan says of it: what was cut or repeated."""
+
+    scenario: Scenario
+    notes: list[str]
 
 
 class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +157,7 @@ class SuiteRun:
         self._targets, self._options, self._facts = list(targets), options, facts
         self._calibrate, self._say = calibrate, say
         self._kept: dict[tuple[str, str], list[tuple[Measured, Limit | None, int]]] = {}
-        self._rows: dict[str, tuple[Scenario, list[str]]] = {}
+        self._planned: dict[str, PlannedScenario] = {}
         self.complete = False
         self.calibrations: list[Calibration] = []
         self.dead: dict[str, str] = {}  # target -> why it is asked no more
@@ -191,7 +198,7 @@ class SuiteRun:
     def _group(self, row: Scenario, repeat: int, first: int) -> bool:
         """One repetition of one row on all targets; False if the user stopped it or nobody is left."""
         plan = plan_of(row, self._options, repeat)
-        self._rows[row.name] = (row, [note for note in plan.notes if not note.startswith("repeat ")])
+        self._planned[row.name] = PlannedScenario(row, [note for note in plan.notes if not note.startswith("repeat ")])
         answered: list[tuple[str, Measured]] = []
         for target in self._targets[first:] + self._targets[:first]:
             if target.name in self.dead:
@@ -227,12 +234,14 @@ class SuiteRun:
     def results(self) -> list[ScenarioResult]:
         found = []
         for (name, target), kept in self._kept.items():
-            row, notes = self._rows[name]
+            planned = self._planned[name]
             if self._options.form != "tokens":
                 counted = Spread.of([measured.prompt_tokens for measured, _, _ in kept])
-                notes = [*notes, f"prompts of {counted.median:.0f} tokens by the server's count"] if counted else notes
+                if counted:
+                    note = f"prompts of {counted.median:.0f} tokens by the server's count"
+                    planned = PlannedScenario(planned.scenario, [*planned.notes, note])
             repetitions = [Repetition(measured=m, limit=n, calibration=c) for m, n, c in kept]
-            found.append(scenario_result((row, notes), target, repetitions))
+            found.append(scenario_result(planned, target, repetitions))
         return found
 
 
@@ -244,7 +253,7 @@ def describe(found: Measured) -> str:
     return f"{text}, {found.failed} FAILED ({found.error})" if found.failed else text
 
 
-def scenario_result(planned: tuple[Scenario, list[str]], target: str, repetitions: list[Repetition]) -> ScenarioResult:
+def scenario_result(planned: PlannedScenario, target: str, repetitions: list[Repetition]) -> ScenarioResult:
     """Spreads over the repetitions."""
     row, notes = planned
     measured = [one.measured for one in repetitions]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from octavo.cli import bench_report, bench_suite
-from octavo.cli.bench_measure import EXIT_INTERRUPTED, Asked, Measurement, Stopped, parse_servers, targets
+from octavo.cli.bench_measure import EXIT_INTERRUPTED, Asked, Measurement, RunLabel, Stopped, parse_servers, targets
 from octavo.cli.bench_suite import measuring
 from octavo.cli.output import stdout
 from octavo.config import DEFAULT_MODEL
@@ -120,7 +120,7 @@ def run(
             for i in range(repeat):
                 for one in found:
                     path = _path(out, one if len(found) > 1 else "", i + 1 if repeat > 1 else 0)
-                    done.append(measurement.run(found[one], rate, (one, path), i))
+                    done.append(measurement.run(found[one], rate, RunLabel(one, path), i))
         except Stopped as stopped:
             done.append(stopped.run)
             raise
@@ -176,7 +176,7 @@ def sweep(
         def run_at(rate: float) -> Run:
             again = at_rate[rate] = at_rate.get(rate, 0) + 1
             path = out.with_stem(f"{out.stem}-{rate:.4g}" + (f"-{again}" if again > 1 else ""))
-            measured.append(measurement.run(target, rate, (f"{name} {rate:.4g}/s", path), len(measured)))
+            measured.append(measurement.run(target, rate, RunLabel(f"{name} {rate:.4g}/s", path), len(measured)))
             return measured[-1]
 
         curve = sweeping.sweep(run_at, wanted)

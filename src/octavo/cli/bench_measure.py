@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import typer
 
+from octavo.cli.api_key_file import read_api_key
 from octavo.cli.output import stderr, stdout
 from octavo.errors import ConfigError
 
@@ -42,8 +43,15 @@ class Asked:
     speed: float = 0.0
 
 
+class RunLabel(NamedTuple):
+    """A run's name in comparisons, and the result file."""
+
+    name: str
+    path: Path
+
+
 class Measurement:
-    """One workload with its promise. Bad flags are refused here, before a server is started."""
+    """One workload with its SLO. Bad flags are refused here, before a server is started."""
 
     def __init__(self, asked: Asked) -> None:
         from octavo.bench.slo import parse_slo
@@ -59,7 +67,7 @@ class Measurement:
 
         make_plan(self._workload, self._arrivals, self._at(rate, 0))
 
-    def run(self, target: Target, rate: float, label: tuple[str, Path], repeat: int = 0) -> Run:
+    def run(self, target: Target, rate: float, label: RunLabel, repeat: int = 0) -> Run:
         """Plan, send, summarise, write, show. ``repeat``: the same times and lengths with fresh prompts, so that no run is
         answered from the cache of the one before. A run that was stopped is written as well, then ``typer.Exit`` is raised."""
         from octavo.bench.assemble import Context, assemble
@@ -70,7 +78,7 @@ class Measurement:
         from octavo.bench.run import run_blocking
 
         plan = make_plan(self._workload, self._arrivals, self._at(rate, repeat))
-        name, path = label
+        name, path = label.name, label.path
         path.parent.mkdir(parents=True, exist_ok=True)
         journal = path.with_suffix(".journal.jsonl")
         with live_view(name) as observer:
@@ -179,22 +187,10 @@ def _keys(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     for item in sorted(files, key=lambda item: item.partition("=")[0] in names):
         name, _, file = item.partition("=")
         if name in names and file:
-            keys[name] = first_line(file)
+            keys[name] = read_api_key(file)
         else:
-            keys |= dict.fromkeys(names, first_line(item))
+            keys |= dict.fromkeys(names, read_api_key(item))
     return keys
-
-
-def first_line(file: str) -> str:
-    """A key from its file: flags are seen by everybody who lists processes, and stay in the shell's history."""
-    try:
-        lines = Path(file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError(f"api_key_file {file}: {reason}", param="api_key_file") from None
-    if not lines:
-        raise ConfigError(f"api_key_file {file}: is empty; expected the key in its first line", param="api_key_file")
-    return lines[0]
 
 
 def _plan_options(asked: Asked) -> PlanOptions:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octavo.cli.api_key_file import read_api_key
 from octavo.cli.bench_suite import Job, Markdown, Out, Rows, Seed, check_packages, finish, measuring, origin, say, write
 from octavo.cli.model_argument import fetch
 from octavo.config import DEFAULT_MODEL
@@ -69,7 +70,7 @@ def peers(
     urls, commands = parse_pairs(servers or [], "URL"), parse_pairs(start or [], "command")
     _check_names(urls, commands)
     chosen = choose_scenarios(find_suite(suite_name), rows, quick=quick)
-    keys = {name: _first_line(path) for name, path in parse_pairs(api_key_file or [], "FILE").items()}
+    keys = {name: read_api_key(path) for name, path in parse_pairs(api_key_file or [], "FILE").items()}
     models = parse_pairs(served or [], "MODEL")
     _check_known({"--api-key-file": keys, "--served": models}, {*urls, *commands})
     job = Job(suite_name, chosen, rounds, seed, vocab_size=vocab_size, form=form)
@@ -188,10 +189,3 @@ def _run(
 
     watch = Watch(say, lambda compared: write(out, result(compared)))
     return result(compare_peers(found, job.rows, job.options(), calibrate, watch, keys))
-
-
-def _first_line(path: str) -> str:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    if not lines or not lines[0].strip():
-        raise ConfigError(f"{path}: no API key in its first line")
-    return lines[0].strip()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
+from octavo.cli.api_key_file import read_api_key
 from octavo.errors import ConfigError, OctavoError
 from octavo.types import SamplingParams
 
@@ -73,15 +73,7 @@ class RemoteChat:
 
 
 def _authorization(api_key_file: str | None) -> dict[str, str]:
-    if api_key_file is None:
-        return {}
-    try:
-        lines = Path(api_key_file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read --api-key-file {api_key_file}: {error}") from None
-    if not lines:
-        raise ConfigError(f"--api-key-file {api_key_file} is empty; its first line is the key")
-    return {"Authorization": f"Bearer {lines[0]}"}
+    return {} if api_key_file is None else {"Authorization": f"Bearer {read_api_key(api_key_file)}"}
 
 
 def _contents(lines: Iterator[str]) -> Iterator[str]:

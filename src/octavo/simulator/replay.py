@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
+from typing import NamedTuple
 
 from octavo.engine.core import Engine
 from octavo.engine.submission import RequestDefaults
@@ -72,7 +73,7 @@ def replay(policy: str, arrivals: Sequence[Arrival], setup: Setup) -> Replay:
     executor = SimExecutor(
         setup.machine, clock, ends_after, seed=setup.seed, watch=meter.stepped, max_in_flight=setup.max_in_flight
     )
-    engine, forecast = _engine(policy, arrivals, setup, (executor, clock))
+    engine, forecast = _engine(policy, arrivals, setup, VirtualExecution(executor, clock))
     by_id = {one.request_id: one for one in arrivals}
     ended: list[Ended] = []
     refused: list[tuple[Arrival, OctavoError]] = []
@@ -115,8 +116,15 @@ def capacity_rps(arrivals: Sequence[Arrival], setup: Setup) -> float:
     return len(done.ended) / max(done.virtual_s, 1e-9)
 
 
+class VirtualExecution(NamedTuple):
+    """Simulated steps and the virtual clock that they advance."""
+
+    executor: SimExecutor
+    clock: VirtualClock
+
+
 def _engine(
-    policy: str, arrivals: Sequence[Arrival], setup: Setup, seams: tuple[SimExecutor, VirtualClock]
+    policy: str, arrivals: Sequence[Arrival], setup: Setup, execution: VirtualExecution
 ) -> tuple[Engine, Forecast]:
     outputs = {one.request_id: one.num_output_tokens for one in arrivals}
     lengths: dict[str, LengthForecast] = {
@@ -143,7 +151,7 @@ def _engine(
         num_blocks=num_blocks,
     )
     defaults = RequestDefaults(frozenset({END_TOKEN}), classes=setup.classes)
-    return Engine(scheduler, seams[0], info, defaults, seams[1]), forecast
+    return Engine(scheduler, execution.executor, info, defaults, execution.clock), forecast
 
 
 def _submission(arrival: Arrival) -> Submission:

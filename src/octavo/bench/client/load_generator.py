@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from octavo.bench.client.connection_pool import ConnectionPool, Dialer
 from octavo.bench.client.health import Health, Stalls
@@ -29,28 +30,35 @@ BURST = 64  # requests sent in a row before the loop may read again
 NOBODY_PAUSE_S = 0.1  # a closed loop's user knocks so often at a server that does not answer at all
 
 
+class Wire(NamedTuple):
+    """How requests reach the server: what opens connections, what writes a request's bytes."""
+
+    dialer: Dialer
+    writer: RequestWriter
+
+
 class LoadGenerator:
     """One run of one plan. ``stop`` ends it early."""
 
     def __init__(
         self,
         plan: LoadPlan,
-        wire: tuple[Dialer, RequestWriter],
+        wire: Wire,
         options: ClientOptions,
         journal: Journal,
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:
         self._plan = plan
-        dialer, self._writer = wire
+        self._writer = wire.writer
         self._options = options
         self._journal = journal
         self._observer = observer
         self._clock = clock
         self._zero_s = clock()
         self._schedule = Schedule(plan)
-        self._pool = ConnectionPool(dialer, options, self.now_s, self._on_ended)
-        self.scraper = Scraper(dialer, self._writer, options, self.now_s)
+        self._pool = ConnectionPool(wire.dialer, options, self.now_s, self._on_ended)
+        self.scraper = Scraper(wire.dialer, wire.writer, options, self.now_s)
         self._tally = Tally(len(plan.requests), plan.duration_s)
         self._prompts: dict[int, Prompt] = {}  # of turns whose turn before has ended
         self._in_flight: dict[Response, None] = {}  # in the order of sending
