@@ -131,7 +131,7 @@ def test_what_says_nothing_new_is_not_tested() -> None:
     medians, rates = ["ttft_s.p50", "ttft_s.p99", "tpot_s.p50"], ["output_tokens_per_s", "goodput_rps"]
     assert tested(found=same) == tested(found=same, slo=Slo(ttft_s=1.0)) == medians, "all of it was good"
     assert tested(found=summary(goodput_rps=interval(3.0))) == [*medians, rates[1]]
-    assert tested(found=same, arrivals="closed:users=8") == [*medians, rates[0]], "no promise, but throughput is news"
+    assert tested(found=same, arrivals="closed:users=8") == [*medians, rates[0]], "no SLO, but throughput is news"
     assert tested(found=same, arrivals="closed:users=8", slo=Slo(ttft_s=1.0)) == [*medians, *rates]
     overloaded = summary(goodput_rps=interval(4.0), stationary=False)
     assert rates[0] in tested(found=overloaded) and rates[0] in tested(requests=Counts(ok=9, failed=1, timed_out=0))

@@ -1,4 +1,4 @@
-"""Intervals cover what they promise, tests say "differs" as often as they may, and known series give known answers."""
+"""Intervals cover what they state, tests say "differs" as often as they may, and known series give known answers."""
 
 from __future__ import annotations
 
@@ -272,28 +272,28 @@ def test_the_ratio_of_few_and_of_many_runs() -> None:
     assert holds(many, math.exp(0.2)) and not holds(many, 1.0)
 
 
-def test_a_promise_is_shown_by_299_requests_without_a_miss() -> None:
+def test_an_slo_is_shown_by_299_requests_without_a_miss() -> None:
     assert requests_needed(0.0) == 299
-    assert check_share(299, 0).kept and not check_share(298, 0).kept
-    assert check_share(1000, 4).kept and not check_share(1000, 5).kept
-    assert not check_share(0, 0).kept
-    assert not check_share(10, 10).kept
+    assert check_share(299, 0).attained and not check_share(298, 0).attained
+    assert check_share(1000, 4).attained and not check_share(1000, 5).attained
+    assert not check_share(0, 0).attained
+    assert not check_share(10, 10).attained
     assert requests_needed(0.01) == 0 == check_share(100, 2).num_needed
     needed = requests_needed(0.005)
-    assert check_share(needed, math.ceil(0.005 * needed - 1e-9)).kept
+    assert check_share(needed, math.ceil(0.005 * needed - 1e-9)).attained
 
 
-def test_correlated_requests_show_a_promise_later() -> None:
-    assert check_share(600, 0, worth=0.5).kept and not check_share(590, 0, worth=0.5).kept
+def test_correlated_requests_show_an_slo_later() -> None:
+    assert check_share(600, 0, worth=0.5).attained and not check_share(590, 0, worth=0.5).attained
     assert check_share(600, 0, worth=0.5).num_needed == 598
     assert check_share(2000, 8, worth=0.5).share_low == pytest.approx(check_share(1000, 4).share_low)
     assert check_share(600, 0, worth=0.5).num_requests == 600
 
 
-def test_a_promise_is_called_kept_of_a_server_that_breaks_it_in_at_most_five_percent() -> None:
-    kept = np.array([check_share(1000, over).kept for over in range(30)])
-    assert kept @ stats.binom.pmf(np.arange(30), 1000, 0.01) <= 0.05
-    assert kept @ stats.binom.pmf(np.arange(30), 1000, 0.002) >= 0.9
+def test_an_slo_is_called_attained_of_a_server_that_violates_it_in_at_most_five_percent() -> None:
+    attained = np.array([check_share(1000, over).attained for over in range(30)])
+    assert attained @ stats.binom.pmf(np.arange(30), 1000, 0.01) <= 0.05
+    assert attained @ stats.binom.pmf(np.arange(30), 1000, 0.002) >= 0.9
 
 
 def test_few_effective_values_widen_the_interval_upwards() -> None:

@@ -140,24 +140,28 @@ def test_goodput_takes_a_requests_own_slo_before_the_runs() -> None:
     assert found.groups["class:loose"]["ttft_s"]["p50"]["value"] == pytest.approx(0.1)
 
 
-def test_a_promise_is_checked_as_a_statement_on_the_server() -> None:
+def test_an_slo_is_checked_as_a_statement_on_the_server() -> None:
     found = summary_of([record(i, i * 0.1) for i in range(400)], Slo(ttft_s=0.2))
-    (ttft,) = found.promises
-    assert (ttft.what, ttft.limit_s, ttft.num_requests, ttft.num_over, ttft.kept) == ("ttft_s", 0.2, 400, 0, True)
+    (ttft,) = found.slo_checks
+    assert (ttft.what, ttft.limit_s, ttft.num_requests, ttft.num_over, ttft.attained) == ("ttft_s", 0.2, 400, 0, True)
     assert ttft.share_low == pytest.approx(0.05 ** (1 / 400)) and ttft.effective_requests == 400
-    short = summary_of([record(i, i * 0.1) for i in range(200)], Slo(ttft_s=0.2)).promises[0]
-    assert not short.kept and short.num_needed == 299
-    broken = summary_of([record(i, i * 0.1, ttft=0.3 if i % 20 == 0 else 0.1) for i in range(400)], Slo(ttft_s=0.2))
-    assert not broken.promises[0].kept and broken.promises[0].num_needed == 0 and broken.promises[0].num_over == 20
-    assert summary_of(steady_records()).promises == [], "nothing was promised"
+    short = summary_of([record(i, i * 0.1) for i in range(200)], Slo(ttft_s=0.2)).slo_checks[0]
+    assert not short.attained and short.num_needed == 299
+    violated = summary_of([record(i, i * 0.1, ttft=0.3 if i % 20 == 0 else 0.1) for i in range(400)], Slo(ttft_s=0.2))
+    assert (
+        not violated.slo_checks[0].attained
+        and violated.slo_checks[0].num_needed == 0
+        and violated.slo_checks[0].num_over == 20
+    )
+    assert summary_of(steady_records()).slo_checks == [], "no SLO"
 
 
-def test_failed_requests_break_every_promise_and_own_promises_count_under_all() -> None:
+def test_failed_requests_violate_every_slo_and_own_slos_count_under_all() -> None:
     records = [record(i, i * 0.1, slo=Slo(e2e_s=0.1) if i % 2 else None) for i in range(100)]
-    found = {one.what: one for one in summary_of([*records, failed(100, 10.0)], Slo(ttft_s=0.2, tpot_s=0.5)).promises}
+    found = {one.what: one for one in summary_of([*records, failed(100, 10.0)], Slo(ttft_s=0.2, tpot_s=0.5)).slo_checks}
     assert [(one.num_requests, one.num_over) for one in found.values()] == [(51, 1), (51, 1), (101, 51)]
     assert list(found) == ["ttft_s", "tpot_s", "all"] and found["all"].limit_s is None
-    (own,) = summary_of(records).promises
+    (own,) = summary_of(records).slo_checks
     assert own.what == "all" and own.num_over == 50
 
 
@@ -181,7 +185,7 @@ def test_without_slo_goodput_is_what_was_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slo", "kept"),
+    ("slo", "attained"),
     [
         (Slo(), True),
         (Slo(ttft_s=0.1001, tpot_s=0.0201, e2e_s=0.3001), True),
@@ -190,8 +194,8 @@ def test_without_slo_goodput_is_what_was_answered() -> None:
         (Slo(e2e_s=0.2999), False),
     ],
 )
-def test_meets(slo: Slo, kept: bool) -> None:
-    assert meets(record(0), slo) is kept
+def test_meets(slo: Slo, attained: bool) -> None:
+    assert meets(record(0), slo) is attained
     assert not meets(failed(0), slo)
 
 
@@ -252,7 +256,7 @@ def test_a_summary_is_plain_json_and_every_figure_has_its_formula() -> None:
     records = [record(i, i * 0.1, tenant="t", service_class="c") for i in range(50)]
     found = summary_of(records)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Summary) == found
-    figures = {name for name in Summary.__struct_fields__ if name not in ("groups", "slope_p_value", "warnings")}
+    figures = {name for name in Summary.__struct_encode_fields__ if name not in ("groups", "slope_p_value", "warnings")}
     assert figures <= set(FORMULAS)
     inside = {"window", "mean", "quantiles", "rates", "effective_mean", "effective_p99"}
     assert set(FORMULAS) - figures == inside

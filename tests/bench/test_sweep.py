@@ -68,7 +68,7 @@ def test_bounds_that_hold_no_edge() -> None:
     assert (above.rate, above.beyond) == (None, 30.0) and len(above.trials) == 1
 
 
-def test_failed_requests_break_the_promise() -> None:
+def test_failed_requests_violate_the_slo() -> None:
     def run_at(rate: float) -> Run:
         records = queue_records(1.0, CAPACITY, 300, np.random.default_rng(1))
         for one in records[:: 1 if rate > 5 else 1000]:
@@ -79,8 +79,8 @@ def test_failed_requests_break_the_promise() -> None:
     assert result.rate is not None and 4.7 <= result.rate <= 5.0
 
 
-def test_a_request_is_judged_by_its_own_promise() -> None:
-    """Classes: a batch request that takes long keeps its promise, an interactive one does not."""
+def test_a_request_is_judged_by_its_own_slo() -> None:
+    """Classes: a batch request that takes long attains its SLO, an interactive one does not."""
 
     def run_at(rate: float) -> Run:
         records = queue_records(rate, CAPACITY, 1000, np.random.default_rng(3))
@@ -96,12 +96,12 @@ def test_a_request_is_judged_by_its_own_promise() -> None:
     assert find_max_rate(run_at, Slo(), [1.0, 12.0], Search(share=0.9)).rate == own.rate
 
 
-def test_the_rates_of_the_sweep_narrow_the_search_and_say_whether_the_promise_is_shown() -> None:
+def test_the_rates_of_the_sweep_narrow_the_search_and_say_whether_the_slo_is_shown() -> None:
     run_at, asked = queue_runs(1500)
     found = find_max_rate(run_at, SLO, [16.0, 1.0, 2.0, 4.0, 8.0], Search(share=0.9))
     assert asked[:3] == [1.0, 2.0, 4.0] and found.rate is not None and 4 < found.rate < 10
     assert found.promise is not None and found.promise.share == 0.9
-    assert found.trials[0].promise is not None and found.trials[0].promise.kept
+    assert found.trials[0].slo_check is not None and found.trials[0].slo_check.attained
     alone = find_max_rate(run_at, SLO, [1.0])
     assert (alone.rate, alone.beyond) == (1.0, None) and len(alone.trials) == 1
 

@@ -18,7 +18,7 @@ from octavo.bench.types import ClientLag, LoadPlan, Run, Slo
 
 @dataclass(frozen=True)
 class Context:
-    """What the run is called, whom it asked, what was promised, and the words of the command line."""
+    """What the run is called, whom it asked, its SLO, and the words of the command line."""
 
     name: str
     url: str

@@ -157,7 +157,7 @@ def _nothing_new(runs: Sequence[Run]) -> dict[str, str]:
         found["output_tokens_per_s"] = "an open loop that keeps up answers what it is offered"
     everything_good = all(run.summary.goodput_rps.value == run.summary.request_rate_rps.value for run in runs)
     if everything_good and (kept_up or all(run.slo == Slo() for run in runs)):
-        found["goodput_rps"] = "all answered requests met all promises"
+        found["goodput_rps"] = "all answered requests attained their SLOs"
     return found
 
 

@@ -39,13 +39,13 @@ def _interval(interval: Interval, scale: float = 1.0) -> str:
 
 
 def run_lines(run: Run) -> list[str]:
-    """Counts, rates, the promise, and whether all this can be trusted."""
+    """Counts, rates, the SLO, and whether all this can be trusted."""
     counts, summary = run.requests, run.summary
     lines = [
         f"{run.name}: {run.workload}, {run.arrivals}, at {run.url} ({run.model})",
         f"requests: {counts.ok} ok ({counts.warm_up} in the warm-up, cut), {counts.failed} failed, {counts.timed_out} timed out",
         f"output tokens/s: {_interval(summary.output_tokens_per_s)}, total tokens/s: {_interval(summary.total_tokens_per_s)}",
-        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {promised(run)}",
+        f"goodput: {_interval(summary.goodput_rps)} of {_interval(summary.request_rate_rps)} requests/s met {slo_targets(run)}",
         f"client lag p99: {run.client_lag_s.p99 * 1e3:.2f} ms",
     ]
     ttft = summary.ttft_s
@@ -54,7 +54,7 @@ def run_lines(run: Run) -> list[str]:
             f"{ttft.num} TTFTs: worth {ttft.effective_mean:.0f} independent ones for the mean, "
             f"{ttft.effective_p99:.0f} for the p99"
         )
-    lines += [slo_line(one) for one in summary.promises]
+    lines += [slo_line(one) for one in summary.slo_checks]
     if first := next((one.error for one in run.records if one.error and one.outcome is not Outcome.CANCELLED), None):
         lines.append(f"first error: {first}")
     if summary.stationary is False:
@@ -79,23 +79,23 @@ def knee_line(knee: Knee | None) -> str:
     return where if knee.reached else f"{where}; that is the highest load tried, so the bend may lie beyond"
 
 
-def slo_line(promise: SloCheck) -> str:
+def slo_line(check: SloCheck) -> str:
     """``p99 of TTFT <= 500 ms: shown (0 of 720 requests over, worth 650 independent ones)``."""
-    name = promise.what.removesuffix("_s").upper()
-    what = f"p{promise.share * 100:g} of {name} <= {(promise.limit_s or 0.0) * 1e3:g} ms"
-    if promise.limit_s is None:
-        what = f"all promises of a request, for {promise.share:.0%} of requests"
-    if promise.kept:
-        verdict = f"shown with {promise.confidence:.0%} confidence"
-    elif promise.num_needed == 0:
-        verdict = f"broken, {1 - promise.num_over / promise.num_requests:.1%} kept it"
+    name = check.what.removesuffix("_s").upper()
+    what = f"p{check.share * 100:g} of {name} <= {(check.limit_s or 0.0) * 1e3:g} ms"
+    if check.limit_s is None:
+        what = f"all SLO targets of a request, for {check.share:.0%} of requests"
+    if check.attained:
+        verdict = f"shown with {check.confidence:.0%} confidence"
+    elif check.num_needed == 0:
+        verdict = f"violated, {1 - check.num_over / check.num_requests:.1%} within it"
     else:
-        verdict = f"not shown, about {promise.num_needed} such requests would"
-    seen = f"{promise.num_over} of {promise.num_requests} requests over"
-    return f"{what}: {verdict} ({seen}, worth {promise.effective_requests:.0f} independent ones)"
+        verdict = f"not shown, about {check.num_needed} such requests would"
+    seen = f"{check.num_over} of {check.num_requests} requests over"
+    return f"{what}: {verdict} ({seen}, worth {check.effective_requests:.0f} independent ones)"
 
 
-def promised(run: Run) -> str:
+def slo_targets(run: Run) -> str:
     """``TTFT <= 500 ms, TPOT <= 50 ms``."""
     parts = [
         f"{name} <= {limit * 1e3:g} ms"
@@ -103,5 +103,5 @@ def promised(run: Run) -> str:
         if limit is not None
     ]
     if any(one.slo is not None for one in run.records):
-        parts.append("else their own promises" if parts else "their own promises")
-    return ", ".join(parts) or "no promise (all answered count)"
+        parts.append("else their own SLOs" if parts else "their own SLOs")
+    return ", ".join(parts) or "no SLO (all answered count)"

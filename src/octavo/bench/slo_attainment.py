@@ -14,16 +14,16 @@ from octavo.bench.types import Outcome, RequestRecord, Slo, SloCheck
 
 SHARE = 0.99  # "TTFT <= 500 ms" as a statement on a server means its p99
 CONFIDENCE = 0.95
-Limit = Callable[[RequestRecord], bool | None]  # whether a request is within it; None: it has no such figure to judge
+Limit = Callable[[RequestRecord], bool | None]  # whether a request is within it; None: it has no such latency to judge
 
 
 def slo_of(record: RequestRecord, slo: Slo) -> Slo:
-    """A request's own promise goes before ``slo``, the run's."""
+    """A request's own SLO goes before ``slo``, the run's."""
     return slo if record.slo is None else record.slo
 
 
 def meets(record: RequestRecord, slo: Slo) -> bool:
-    """Whether a request kept every promise of ``slo``. One that failed kept none; an answer of one token has no TPOT to break."""
+    """Whether a request attained every target of ``slo``. One that failed violates them; a response of one token has no TPOT."""
     if record.outcome is not Outcome.OK:
         return False
     return (
@@ -34,7 +34,7 @@ def meets(record: RequestRecord, slo: Slo) -> bool:
 
 
 def check_slos(records: Sequence[RequestRecord], slo: Slo, share: float = SHARE) -> list[SloCheck]:
-    """One check for each limit of ``slo``, over the requests that bring no promise of their own; and "all", every promise of
+    """One check for each limit of ``slo``, over the requests that bring no SLO of their own; and "all", every target of
     every request, where that says more. ``records`` in the order of intended sends, failed ones included."""
     common = [one for one in records if one.slo is None]
     figures: tuple[tuple[str, float | None, Callable[[RequestRecord], float | None]], ...] = (
@@ -77,7 +77,7 @@ def judge_slo(
         limit_s=limit_s,
         share=share,
         confidence=CONFIDENCE,
-        kept=check.kept,
+        attained=check.attained,
         num_requests=check.num_requests,
         num_over=check.num_over,
         effective_requests=check.num_requests / tau,

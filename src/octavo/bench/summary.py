@@ -1,6 +1,6 @@
 """Summary of a run's records: the steady state, every metric with its 95 % confidence interval.
 
-Failed and timed-out requests are counted and break their promises; they are never averaged into a latency. ``FORMULAS`` says in
+Failed and timed-out requests are counted and violate their SLOs; they are never averaged into a latency. ``FORMULAS`` says in
 words what each figure is; it travels in the result file.
 """
 
@@ -58,7 +58,7 @@ FORMULAS = {
     "rates": "95 % interval: that of a mean, over equal bins of the window",
     "effective_mean": "num / tau, tau = long-run variance / variance: independent requests that say as much about the mean",
     "effective_p99": "num / tau of the p99: independent requests that say as much about it",
-    "promises": "binomial check (Clopper & Pearson 1934, as in MLPerf Inference): kept if at least `share` of requests are "
+    "promises": "binomial check (Clopper & Pearson 1934, as in MLPerf Inference): attained if at least `share` of requests are "
     "within the limit with `confidence`, counted as `effective_requests`; failed requests are over",
 }
 
@@ -93,7 +93,7 @@ def summarise(records: Sequence[RequestRecord], slo: Slo, *, seed: int) -> Summa
         warm_up_s=warm_up_s,
         stationary=None if p_value is None else p_value >= TREND_P_VALUE,
         slope_p_value=p_value,
-        promises=check_slos([one for one in counted if one.intended_s >= warm_up_s], slo),
+        slo_checks=check_slos([one for one in counted if one.intended_s >= warm_up_s], slo),
         warnings=_warnings(responses),
     )
 

@@ -24,7 +24,7 @@ RunAt = Callable[[float], Run]
 class Search:
     """How ``find_max_rate`` searches."""
 
-    share: float = 0.99  # of requests that must meet every promise; failed ones do not
+    share: float = 0.99  # of requests that must attain their SLOs; failed ones do not
     tolerance: float = 0.05  # stop when the lowest failing rate is at most this much above the highest passing one
     max_repeats: int = 3  # runs at one rate while its share is too close to ``share`` to call
     confidence: float = 0.95
@@ -42,7 +42,7 @@ class Trial:
     share_high: float
     met: bool
     reason: str = ""  # why it is not met, where that is not the share
-    promise: SloCheck | None = None  # whether that share is not only observed but shown of the server
+    slo_check: SloCheck | None = None  # whether that share is not only observed but shown of the server
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class MaxRate:
     @property
     def promise(self) -> SloCheck | None:
         """The binomial check at ``rate``."""
-        return next((trial.promise for trial in self.trials if trial.rate == self.rate), None)
+        return next((trial.slo_check for trial in self.trials if trial.rate == self.rate), None)
 
 
 def sweep(run_at: RunAt, rates: Sequence[float]) -> list[Run]:
@@ -142,9 +142,9 @@ def _grows(records: Sequence[RequestRecord]) -> bool:
     return half > 0 and float(np.median(latencies[half:])) > float(np.median(latencies[:half]))
 
 
-def _judge(where: tuple[float, int], met: Sequence[bool], promise: SloCheck, search: Search) -> Trial:
+def _judge(where: tuple[float, int], met: Sequence[bool], check: SloCheck, search: Search) -> Trial:
     """Wilson's interval (1927) of the share, for as many independent requests as these correlated ones are worth."""
     size, share = len(met), sum(met) / len(met)
-    worth = max(1, round(promise.effective_requests))
+    worth = max(1, round(check.effective_requests))
     bounds = stats.binomtest(round(share * worth), worth).proportion_ci(search.confidence, method="wilson")
-    return Trial(*where, size, share, float(bounds.low), float(bounds.high), share >= search.share, promise=promise)
+    return Trial(*where, size, share, float(bounds.low), float(bounds.high), share >= search.share, slo_check=check)

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 class Slo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A latency promise, in seconds; None: not promised."""
+    """Latency targets, in seconds; None: no target."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -90,7 +90,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     tenant: str = ""
     service_class: str = ""
     server_timings: dict[str, float | None] = {}  # the server's own account, if it sends one
-    slo: Slo | None = None  # what it was promised; None: the run's own
+    slo: Slo | None = None  # its own; None: the run's
     not_sent: bool = False  # it never left the client: the turn before it or the whole server had failed
 
     @property
@@ -146,13 +146,13 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 class SloCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The binomial check of "at least ``share`` of all requests are within the limit" (`statistics/binomial_check.py`)."""
 
-    what: str  # "ttft_s", "tpot_s", "e2e_s"; "all": every promise of a request, its own or the run's
+    what: str  # "ttft_s", "tpot_s", "e2e_s"; "all": every target of a request, its own or the run's
     limit_s: float | None  # None for "all"
     share: float
     confidence: float
-    kept: bool  # shown with that confidence
+    attained: bool = msgspec.field(name="kept")  # shown with that confidence
     num_requests: int  # in the steady state, failed and timed-out ones included
-    num_over: int  # over the limit, or without an answer
+    num_over: int  # over the limit, or without a response
     effective_requests: float  # independent ones that are worth as much; the check counts these
     share_low: float  # lower confidence bound of the share within the limit
     num_needed: int  # such requests that would show it at the observed share; 0: no number would
@@ -186,7 +186,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_s: float = 0.0  # cut by MSER
     stationary: bool | None = None  # slope test on the steady state; None: too few requests to tell
     slope_p_value: float | None = None
-    promises: list[SloCheck] = []  # empty where nothing was promised
+    slo_checks: list[SloCheck] = msgspec.field(name="promises", default_factory=list)  # empty without an SLO
     warnings: list[str] = []  # why figures are less certain than their intervals say
 
 

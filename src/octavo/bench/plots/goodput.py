@@ -49,7 +49,7 @@ def bars_of(run: Run) -> list[Bar]:
 
 
 def _share(run: Run) -> float | None:
-    """Over all requests, by their own promises or else the run's."""
+    """Over all requests, by their own SLOs or else the run's."""
     counted = [one for one in run.records if one.outcome is not Outcome.CANCELLED]
     return sum(meets(one, slo_of(one, run.slo)) for one in counted) / len(counted) if counted else None
 
@@ -67,13 +67,13 @@ def draw(run: Run) -> Figure | None:
     left.errorbar(values, np.arange(len(bars)), xerr=errors, fmt="none", ecolor="black", elinewidth=1.1, zorder=3)
     left.set_yticks(np.arange(len(bars)), names)
     left.invert_yaxis()
-    left.set(title="requests that met all promises", xlabel="goodput [requests/s], 95 % interval")
+    left.set(title="requests that attained their SLOs", xlabel="goodput [requests/s], 95 % interval")
     _bars(right, bars, [100 * (bar.share or 0.0) for bar in bars])
     for place, bar in enumerate(bars):
         if bar.share is not None:
             right.text(min(100 * bar.share, 86) + 1, place, f"{100 * bar.share:.0f} %", va="center", fontsize=8,
                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
-    right.set(title="share of its requests", xlabel="met all promises [%]")
+    right.set(title="share of its requests", xlabel="SLO attainment [%]")
     right.set_xlim(0, 105)
     for axes in (left, right):
         axes.grid(visible=False, axis="y")
@@ -96,7 +96,7 @@ def _error(found: Interval) -> tuple[float, float]:
 
 PLOT = Plot(
     "goodput",
-    "Requests that met all their promises (SLOs): how many a second, and which share of those sent; failed ones met none. In "
-    "brackets: requests sent. Without a promise, every answer counts.",
+    "Requests that attained all their SLOs: how many a second, and which share of those sent; failed ones violate them. In "
+    "brackets: requests sent. Without an SLO, every response counts.",
     draw,
 )

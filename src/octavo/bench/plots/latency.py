@@ -72,7 +72,7 @@ def _draw(runs: Sequence[Run], *, tail: bool) -> Figure | None:
 
 
 def limits(runs: Sequence[Run], metric: Metric) -> list[float]:
-    """What the runs promised of a latency, in its unit."""
+    """SLO targets of the runs for a latency, in its unit."""
     found = {getattr(run.slo, metric.key) for run in runs}
     return sorted(limit * metric.factor for limit in found if limit is not None)
 

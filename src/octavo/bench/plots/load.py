@@ -118,7 +118,7 @@ def _latency(axes: Axes, series: Series, metric: Metric) -> None:
 
 
 def _through(axes: Axes, series: Series) -> None:
-    """Answered and kept, against what was sent."""
+    """Answered requests and goodput, against the rate sent."""
     rates = series.rates
     line = np.linspace(min(rates), max(rates), 50)  # a curve where the axis of rates is logarithmic
     axes.plot(line, line, color=GREY, linewidth=0.8, linestyle=":")

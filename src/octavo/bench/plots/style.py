@@ -124,14 +124,14 @@ def fit_legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None
 
 
 def mark_limit(axes: Axes, limit: float | None, *, vertical: bool) -> None:
-    """A promised latency, in the unit of the axis."""
+    """An SLO target, in the unit of the axis."""
     if limit is not None:
         line = axes.axvline if vertical else axes.axhline
         line(limit, color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.5)
 
 
 def limit_handle() -> Line2D:
-    return Line2D([], [], color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, label="promised (SLO)")
+    return Line2D([], [], color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, label="SLO target")
 
 
 def shade_warm_up(axes: Axes, warm_up_s: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from octavo.bench.plots import RUN_PLOTS
 from octavo.bench.report.parts import Pen, Section, Table, bounded, machine_text
-from octavo.bench.run_table import drift, promised, slo_line
+from octavo.bench.run_table import drift, slo_line, slo_targets
 from octavo.bench.suite_table import NOTHING, number
 from octavo.bench.types import Counts, Interval, Latency, Outcome, Run
 
@@ -48,8 +48,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("server", f"{run.url} ({run.model})"),
         ("workload", run.workload),
         ("arrivals", f"{run.arrivals}, for {run.duration_s:.1f} s"),
-        ("promised", promised(run)),
-        *(("kept?", slo_line(one)) for one in summary.promises),
+        ("SLO", slo_targets(run)),
+        *(("SLO check", slo_line(one)) for one in summary.slo_checks),
         ("client's own lag", f"mean {_ms(lag.mean)}, p99 {_ms(lag.p99)}, at most {_ms(lag.max)}"),
         ("warm-up cut", f"{summary.warm_up_s:.1f} s, {run.requests.warm_up} answered requests"),
     ]
@@ -146,7 +146,7 @@ def _groups(run: Run) -> Table:
         "class or tenant",
         "ok",
         "failed",
-        "promises met",
+        "SLO attainment",
         "goodput [1/s]",
         "TTFT p50 [ms]",
         "TTFT p99 [ms]",

@@ -7,6 +7,6 @@
 | `mean.py`, `quantile.py` | a mean, a quantile, each with its confidence interval |
 | `warm_up.py`, `trend.py` | where the steady state begins; whether it is one |
 | `permutation.py`, `effect.py` | whether two labels differ, and by how much |
-| `promise.py` | is a share of requests under a limit, and how many requests does it take to say so |
+| `binomial_check.py` | is a share of requests under a limit, and how many requests does it take to say so |
 | `fairness.py`, `knee.py` | Jain's index; where a latency-load curve bends |
 """

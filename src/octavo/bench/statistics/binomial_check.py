@@ -15,28 +15,28 @@ from scipy import stats
 
 
 @dataclass(frozen=True)
-class PromiseCheck:
-    kept: bool  # shown with that confidence
+class ShareCheck:
+    attained: bool  # shown with that confidence
     num_requests: int
-    num_over: int  # over the limit, or without an answer
+    num_over: int  # over the limit, or without a response
     share_low: float  # lower confidence bound of the share under the limit
     num_needed: int  # requests that would show it, at the share that was observed; 0: no number would
 
 
 def check_share(
     num_requests: int, num_over: int, share: float = 0.99, confidence: float = 0.95, *, worth: float = 1.0
-) -> PromiseCheck:
+) -> ShareCheck:
     """``share`` of requests under the limit, ``confidence`` one-sided. ``worth`` <= 1: independent requests that one is worth."""
     under, over = (num_requests - num_over) * worth, num_over * worth
     low = float(stats.beta.ppf(1 - confidence, under, over + 1)) if under > 0 else 0.0
     observed = num_over / num_requests if num_requests else 0.0
     needed = math.ceil(requests_needed(observed, share, confidence) / worth)
-    return PromiseCheck(low >= share, num_requests, num_over, low, needed)
+    return ShareCheck(low >= share, num_requests, num_over, low, needed)
 
 
 def requests_needed(over_share: float, share: float = 0.99, confidence: float = 0.95) -> int:
-    """How many requests show the promise if ``over_share`` of them (rounded up) are over; 299 if none is (0.99^299 < 5 %).
-    0 where no number would: the observed share itself breaks the promise."""
+    """How many requests show the SLO attained if ``over_share`` of them (rounded up) are over; 299 if none is (0.99^299 < 5 %).
+    0 where no number would: the observed share itself violates it."""
     if over_share >= 1 - share:
         return 0
 

@@ -17,7 +17,7 @@ from octavo.errors import ConfigError
 
 
 class ServiceClass(msgspec.Struct, frozen=True):
-    """What the requests of a class look like and what they were promised, in seconds at ``slo_scale=1``."""
+    """What the requests of a class look like and their SLOs, in seconds at ``slo_scale=1``."""
 
     name: str
     prompt: str
@@ -38,7 +38,7 @@ class Mixed(Workload, frozen=True):
     """Three service classes (priority 0, 1, 2, own SLOs) from several tenants, of whom tenant k sends in proportion to 1 / k.
 
     ``interactive``, ``standard``, ``batch`` are the classes' shares, ``scale`` multiplies all lengths, ``slo_scale`` all
-    promises.
+    SLOs.
     """
 
     LENGTHS: ClassVar[tuple[str, ...]] = ()
@@ -72,13 +72,13 @@ class Mixed(Workload, frozen=True):
             tenant=tenant,
             service_class=kind.name,
             priority=rank,
-            slo=self._promise(kind.slo),
+            slo=self._slo(kind.slo),
             **draw.render(draw.piece(num_prompt)),
         )
 
     def _scaled(self, num_tokens: int) -> int:
         return max(1, round(num_tokens * self.scale))
 
-    def _promise(self, slo: Slo) -> Slo:
+    def _slo(self, slo: Slo) -> Slo:
         times = {name: getattr(slo, name) for name in slo.__struct_fields__}
         return Slo(**{name: value * self.slo_scale for name, value in times.items() if value is not None})
