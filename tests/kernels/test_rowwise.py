@@ -12,8 +12,8 @@ from octavo.kernels.rms_norm.reference import rms_norm_reference
 from octavo.kernels.rotary.angles import RotaryAngles, WideAngles
 from octavo.kernels.rotary.cpu import rotate
 from octavo.kernels.rotary.reference import rotary_reference
-from octavo.kernels.silu_mul.cpu import gated
-from octavo.kernels.silu_mul.reference import gated_reference
+from octavo.kernels.silu_mul.cpu import silu_mul
+from octavo.kernels.silu_mul.reference import silu_mul_reference
 
 TOLERANCE = {
     torch.float32: {"rtol": 1e-4, "atol": 1e-4},
@@ -101,15 +101,15 @@ def test_rotary_leaves_position_zero_and_lengths_alone():
 @DTYPES
 @pytest.mark.parametrize("act", ["silu", "gelu_tanh"])
 @pytest.mark.parametrize("shape", [(1, 2), (3, 14), (37, 160), (0, 6)])
-def test_gated(shape, act, dtype):
+def test_silu_mul(shape, act, dtype):
     x = torch.randn(shape, dtype=dtype) * 3
     before = x.clone()
-    got = gated(x, act)
+    got = silu_mul(x, act)
     assert got.dtype == dtype and got.is_contiguous()
-    torch.testing.assert_close(got.double(), gated_reference(x, act), rtol=2e-2, atol=TOLERANCE[dtype]["atol"])
+    torch.testing.assert_close(got.double(), silu_mul_reference(x, act), rtol=2e-2, atol=TOLERANCE[dtype]["atol"])
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
 def test_unknown_activation():
     with pytest.raises(ValueError, match="relu"):
-        gated(torch.randn(1, 4), "relu")
+        silu_mul(torch.randn(1, 4), "relu")

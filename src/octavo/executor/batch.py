@@ -15,7 +15,7 @@ from octavo.models.batch import ModelBatch
 
 
 def decodes_first(requests: Sequence[Row]) -> tuple[Row, ...]:
-    """The same requests, those with one token first, otherwise in their order: what the attention contract wants."""
+    """The same requests, those with one token first, otherwise in their order: the order that ``paged_attention`` takes."""
     return tuple(sorted(requests, key=lambda row: row.num_tokens > 1))
 
 

@@ -31,6 +31,7 @@ class FakeExecutor:
         self._states = RequestStates()
 
     def launch(self, plan: Plan) -> Step:
+        """With one step in flight it is done on return, ``step_time_s`` later. Raises ``ValueError``: a broken plan."""
         started_s = time.perf_counter()
         rows = self._states.rows(plan)
         if plan.num_tokens != sum(self._check(row) for row in rows):
@@ -77,6 +78,7 @@ class StepElsewhere(NamedTuple):
     done_s: float
 
     def result(self) -> StepResult:
+        """Sleeps until the step is done."""
         left_s = self.done_s - time.perf_counter()
         if left_s > 0.0:
             time.sleep(left_s)

@@ -31,10 +31,12 @@ class NativeCache:
 
     @property
     def num_bytes(self) -> int:
+        """Of all layers, scales included."""
         return sum(part.nbytes for part in self._memory)
 
     @property
     def address(self) -> int:
+        """Of the array of ``KvLayer``, for C++; valid as long as this object lives."""
         return c.addressof(self.layers)
 
     def poison(self) -> None:

@@ -55,6 +55,7 @@ class NativeStep:
 
     @property
     def vocab_size(self) -> int:
+        """Logits of a row, without the padding of the last tile."""
         return int(self._model.struct.vocab_size)
 
     def forward(self, flat: FlatBatch) -> StepLogits:

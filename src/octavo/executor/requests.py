@@ -23,6 +23,7 @@ class RequestState:
 
     @property
     def num_output_tokens(self) -> int:
+        """Tokens after the prompt."""
         return len(self.token_ids) - self.num_prompt_tokens
 
 

@@ -26,7 +26,9 @@ class Model(Protocol):
         """Write the keys and values of every row into ``caches``; float32 logits ``[S, vocab]`` of ``batch.logit_rows``."""
         ...
 
-    def new_caches(self, num_blocks: int, block_size: int, kv_dtype: torch.dtype) -> list[LayerCache]: ...
+    def new_caches(self, num_blocks: int, block_size: int, kv_dtype: torch.dtype) -> list[LayerCache]:
+        """One a layer, not initialised: ``[num_blocks, block_size, num_kv_heads, head_dim]`` each."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class TorchExecutor:
 
     @property
     def kv_cache_bytes(self) -> int:
+        """Keys and values of all layers."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._layers)
 
     def launch(self, plan: Plan) -> Step:

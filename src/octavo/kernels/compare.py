@@ -27,6 +27,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
+        """Within the tolerance everywhere, the same bits twice, and no exception."""
         return not self.problem and self.error <= 1.0 and self.repeated
 
 
@@ -37,7 +38,7 @@ def inputs_of(name: str) -> tuple[Inputs, ...]:
 
 
 def check_against_reference(op: Operation, backend: str, case: Inputs, seed: int, device: torch.device) -> Outcome:
-    """One case on one back end; an exception is an outcome as well."""
+    """One set of test inputs on one back end; an exception is an outcome as well."""
     try:
         first, arguments = _run(op, backend, case, seed, device)
         error = max(map(_error, first, _reference(op, arguments, case, seed), [case.tolerance] * len(first)))

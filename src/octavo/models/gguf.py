@@ -98,9 +98,11 @@ class GGUFWeights:
         dequantize_into(info, lambda start, size: raw[start : start + size], out)
 
     def stored_type(self, name: str) -> str:
+        """Ggml's word: F32, Q4_K, ..."""
         return self._info(name).type_name
 
     def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """``uint8 [stop - start, bytes of a row]``: Hugging Face's order restored, still quantised."""
         info = self._info(name)
         num_rows = info.shape[0]
         row_bytes = info.num_bytes // num_rows

@@ -24,6 +24,7 @@ class PackedTensor(msgspec.Struct, frozen=True):
 
     @property
     def num_bytes(self) -> int:
+        """Of the memory that it takes, padded to ``ALIGNMENT``."""
         return self.matrix.num_bytes if self.matrix else aligned(4 * self.size)
 
 

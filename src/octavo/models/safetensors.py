@@ -73,11 +73,13 @@ class SafetensorsWeights:
         return self._entry(name).shape
 
     def get(self, name: str) -> np.ndarray:
+        """A new float32 array of the tensor's shape."""
         out = np.empty(self.shape(name), dtype=np.float32)
         self.read_into(name, out)
         return out
 
     def read_into(self, name: str, out: np.ndarray) -> None:
+        """Widen into ``out``, in chunks. Raises ``WeightFormatError``: another shape, or a file that became shorter."""
         entry = self._entry(name)
         if out.shape != entry.shape:
             raise WeightFormatError(f"{name} has shape {entry.shape}, expected {out.shape}")
@@ -89,9 +91,11 @@ class SafetensorsWeights:
             out += np.float32(self.config.norm_weight_offset)
 
     def stored_type(self, name: str) -> str:
+        """The header's word: F32, BF16, F16, ..."""
         return self._entry(name).dtype
 
     def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """``uint8 [stop - start, bytes of a row]``, as stored; safe to call from several threads."""
         entry = self._entry(name)
         row_bytes = ELEMENT_BYTES[entry.dtype] * math.prod(entry.shape[1:])
         rows = self._read(name, entry, start * row_bytes, (stop - start) * row_bytes)
@@ -154,7 +158,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(file: Path) -> dict[str, Entry]:
-    """Names, shapes and types of a safetensors file, held to the file's own size.
+    """Names, shapes and types of a safetensors file, checked against the file's own size.
 
     Layout: 8 bytes little-endian header length, a JSON header, then the data. Raises ``WeightFormatError``.
     """

@@ -42,10 +42,12 @@ class Transformer:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights, and of the residual stream."""
         return self.parts.embedding.dtype
 
     @property
     def device(self) -> torch.device:
+        """Of the weights: batches and caches have to be there too."""
         return self.parts.embedding.device
 
     @torch.inference_mode()

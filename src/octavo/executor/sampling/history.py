@@ -37,6 +37,7 @@ class TokenCounts:
 
     @property
     def tokens(self) -> NDArray[np.int64]:
+        """Distinct tokens that are counted: the output's, and the prompt's where a repetition penalty wants them."""
         return self._tokens[: len(self._places)]
 
     @property

@@ -11,7 +11,7 @@ from octavo.types import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
-class Rivals:
+class Alternatives:
     """Tokens that may be among a row's most likely, in any order; of a row's k most likely none is missing."""
 
     rows: NDArray[np.int64]
@@ -19,7 +19,8 @@ class Rivals:
     logprobs: NDArray[np.float32]
 
     @classmethod
-    def none(cls) -> Rivals:
+    def none(cls) -> Alternatives:
+        """For rows of which only the chosen token's is wanted."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
@@ -32,22 +33,22 @@ def token_logprobs(
     log_z = (peaks + np.log(np.exp(logits - peaks).sum(-1, dtype=np.float64, keepdims=True))).astype(np.float32)
     picked = (logits[every_row, chosen] - log_z[:, 0]).tolist()
     width = min(int(num_top.max(initial=0)), vocab_size)
-    rivals = Rivals.none()
+    alternatives = Alternatives.none()
     if width:
         most_likely = np.sort(np.partition(logits, vocab_size - width)[:, vocab_size - width :])
         threshold = most_likely[every_row, width - np.clip(num_top, 1, width)]
         rows, ids = (logits >= threshold[:, None]).nonzero()  # the k most likely, and whatever ties with the last
-        rivals = Rivals(rows, ids, logits[rows, ids] - log_z[rows, 0])
-    return entries(chosen, picked, rivals, num_top)
+        alternatives = Alternatives(rows, ids, logits[rows, ids] - log_z[rows, 0])
+    return entries(chosen, picked, alternatives, num_top)
 
 
 def entries(
-    chosen: NDArray[np.int64], picked: list[float], rivals: Rivals, num_top: NDArray[np.int64]
+    chosen: NDArray[np.int64], picked: list[float], alternatives: Alternatives, num_top: NDArray[np.int64]
 ) -> list[TokenLogprobs]:
-    """``rivals`` row by row, most likely first, cut to each row's ``num_top``; ``picked``: the chosen tokens' logprobs."""
-    order = np.lexsort((rivals.ids, -rivals.logprobs, rivals.rows))
-    starts = np.searchsorted(rivals.rows[order], np.arange(len(num_top) + 1))
-    pairs = list(zip(rivals.ids[order].tolist(), rivals.logprobs[order].tolist(), strict=True))
+    """``alternatives`` row by row, most likely first, cut to each row's ``num_top``; ``picked``: the chosen tokens' logprobs."""
+    order = np.lexsort((alternatives.ids, -alternatives.logprobs, alternatives.rows))
+    starts = np.searchsorted(alternatives.rows[order], np.arange(len(num_top) + 1))
+    pairs = list(zip(alternatives.ids[order].tolist(), alternatives.logprobs[order].tolist(), strict=True))
     ends = np.minimum(starts[:-1] + num_top, starts[1:])
     tops = [tuple(pairs[start:end]) for start, end in zip(starts[:-1], ends, strict=True)]
     return [TokenLogprobs(int(token), p, top) for token, p, top in zip(chosen.tolist(), picked, tops, strict=True)]

@@ -33,6 +33,7 @@ class SamplingBatch:
 
     @classmethod
     def from_requests(cls, requests: Sequence[RequestState]) -> SamplingBatch:
+        """Sorts the rows by what they need; ``uniform`` is a function of each request's seed and position."""
         params = [request.params for request in requests]
         drawn = [row for row, p in enumerate(params) if p.temperature >= GREEDY_BELOW]
         chosen = [params[row] for row in drawn]
@@ -51,10 +52,11 @@ class SamplingBatch:
         )
 
     def at(self, rows: Sequence[int]) -> list[RequestState]:
+        """The requests of some rows."""
         return [self.requests[row] for row in rows]
 
     def num_top(self, rows: Sequence[int]) -> NDArray[np.int64]:
-        """How many rivals each request wants the log-probabilities of."""
+        """How many alternatives each request wants the log-probabilities of."""
         return np.array([request.params.logprobs or 0 for request in self.at(rows)], dtype=np.int64)
 
 

@@ -14,7 +14,7 @@ from octavo.executor.requests import RequestState
 from octavo.executor.sampling.choose import draw_tokens
 from octavo.executor.sampling.edits import edit
 from octavo.executor.sampling.history import History
-from octavo.executor.sampling.logprobs import Rivals, entries
+from octavo.executor.sampling.logprobs import Alternatives, entries
 from octavo.executor.sampling.parameters import SamplingBatch, unsound
 from octavo.executor.sampling.truncation import Truncation
 from octavo.types import Sample, TokenLogprobs
@@ -93,13 +93,13 @@ def token_logprobs(logits: Tensor, chosen: NDArray[np.int64], num_top: NDArray[n
     log_z = torch.logsumexp(logits, -1, keepdim=True)
     picked = (logits.gather(1, _tensor(chosen, logits.device)[:, None]) - log_z)[:, 0].tolist()
     width = min(int(num_top.max(initial=0)), logits.shape[1])
-    rivals = Rivals.none()
+    alternatives = Alternatives.none()
     if width:
         last = _tensor(np.clip(num_top, 1, width) - 1, logits.device)[:, None]
         rows, ids = (logits >= logits.topk(width).values.gather(1, last)).nonzero(as_tuple=True)
         values = (logits[rows, ids] - log_z[rows, 0]).cpu().numpy()
-        rivals = Rivals(rows.cpu().numpy(), ids.cpu().numpy(), values)
-    return entries(chosen, picked, rivals, num_top)
+        alternatives = Alternatives(rows.cpu().numpy(), ids.cpu().numpy(), values)
+    return entries(chosen, picked, alternatives, num_top)
 
 
 def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:

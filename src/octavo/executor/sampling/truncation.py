@@ -29,6 +29,7 @@ class Truncation:
     top_p: Tensor
 
     def take(self, rows: Tensor) -> Truncation:
+        """The parameters of some rows: indices, or a mask ``[R]``."""
         return Truncation(self.top_k[rows], self.min_p[rows], self.top_p[rows])
 
     def is_active(self, vocab_size: int) -> Tensor:

@@ -3,12 +3,12 @@
     scripts/gpu concurrency
 
 A product of 128 x 1024 x 1024 is 8 blocks of 128 x 128, so a GPU of 132 multiprocessors idles at 94 %. Predicted for 32 of them
-on an H200, before any measurement; a block needs about 32 slabs x 0.3 us = 10 us however empty the GPU is:
+on an H200, before any measurement; a block needs about 32 K tiles x 0.3 us = 10 us however empty the GPU is:
 
     serial            32 x 10 us = 320 us; launching (5 us each from Python) hides behind it
     4 streams         80 us of work, but 32 launches and their events take Python 200 us: the host is the bound
     graph, serial     320 us: a graph saves launching, which was not the bound
-    graph, 4 streams  80 us: what the streams promised
+    graph, 4 streams  80 us: what the streams were meant for
     one launch        256 blocks, 2 side by side on a multiprocessor: 10 to 13 us; a stack of equal sizes is its price
 """
 

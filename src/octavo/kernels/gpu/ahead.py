@@ -39,12 +39,16 @@ class Resources:
 
 
 class Entry(Protocol):
-    """What ``AHEAD`` holds. ``compile`` gives what each kernel takes, by a name that is unique within the back end."""
+    """What ``AHEAD`` holds: kernels that are compiled without a GPU."""
 
     @property
-    def architectures(self) -> tuple[int, ...]: ...
+    def architectures(self) -> tuple[int, ...]:
+        """Those that it is compiled for: 80, 90, ..."""
+        ...
 
-    def compile(self, architecture: int) -> Mapping[str, Resources]: ...
+    def compile(self, architecture: int) -> Mapping[str, Resources]:
+        """What each kernel takes, by a name that is unique within the back end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

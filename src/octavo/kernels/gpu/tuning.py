@@ -33,6 +33,7 @@ class Config:
 
     @staticmethod
     def of(num_warps: int = 4, num_stages: int = 3, **tiles: int) -> Config:
+        """``tiles``: the kernel's constexpr arguments by name, in the order in which they are kept."""
         return Config(tuple(tiles.items()), num_warps, num_stages)
 
     def launch(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Up to 64 rows it is bound by reading the weight, 0.53 to 0.63 bytes for each number: K is cut into splits (added in order by
 ``matmul``'s second kernel) until there are several programs on each multiprocessor. The product is computed transposed, ``w @
 x.T``: so the weight is the operand that a tensor core takes from registers, where its bytes become numbers, and few rows of
-``x`` are its narrow side. A step of K is a group, so that a scale is read once; low halves and high halves of bytes are two
+``x`` are its narrow side. A step of K is a group, so that a scale is read once; low and high nibbles are two
 products with the parts of ``x`` that belong to them. Up to EXACT_ROWS the tensor cores have time to spare and the rest has not:
 numbers take one instruction each, exact but for an offset, and are scaled behind the product: ``sum_k x * (scale * q + minimum) =
 scale * sum_k x * (offset + q) + (minimum - offset * scale) * sum_k x``, the second sum by a product with ones.
@@ -38,7 +38,7 @@ _PLACE = "lop3.b32 $%d, %s, 0x000f000f, 0x%s, 0xea; "  # (a & mask) | the offset
 
 
 def _asm(offset: str) -> str:
-    """Four bytes in $4 -> their low halves in $0 and $1, their high halves in $2 and $3, two in a word."""
+    """Four bytes in $4 -> their low nibbles in $0 and $1, their high nibbles in $2 and $3, two in a word."""
     low, high = ("".join(_PLACE % (i + j, one, 2 * offset) for i, one in enumerate("ac")) for j in (0, 2))
     return _SPREAD + low + "shr.b32 a, a, 4; shr.b32 c, c, 4; " + high + "}"
 
@@ -49,9 +49,9 @@ _ASM_BF16, _ASM_FP16 = tl.constexpr(_asm("4300")), tl.constexpr(_asm("6400"))
 
 @triton.jit
 def offset_halves(both, dtype: tl.constexpr):
-    """Bytes -> ``offset + q`` of the low and of the high halves, exactly: four bits in the mantissa of 128 (bfloat16) or 1024.
+    """Bytes -> ``offset + q`` of the low and of the high nibbles, exactly: four bits in the mantissa of 128 (bfloat16) or 1024.
 
-    One instruction for each number: two bytes are spread over a word, then two halves at a time are masked and put in place.
+    One instruction for each number: two bytes are spread over a word, then two nibbles at a time are masked and put in place.
     """
     if INTERPRETED:
         offset: tl.constexpr = offset_of(dtype)

@@ -9,6 +9,7 @@ from octavo.kernels.rms_norm.bench import benchmarks
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The baseline: torch's own; ``x``: ``[..., N]``, ``weight`` and ``bias``: ``[N]``."""
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 

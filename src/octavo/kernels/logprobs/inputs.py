@@ -13,6 +13,7 @@ from octavo.kernels.sampling.inputs import Rows
 
 
 def make(rows: Rows, num_top: int, generator: torch.Generator, device: torch.device) -> Mapping[str, Any]:
+    """Arguments of ``logprobs``: logits ``[R, V]``, and tokens ``[R]``, of which every fourth is -1 (none)."""
     tokens = torch.randint(0, rows.size, (rows.num,), generator=generator)
     tokens[1::4] = -1  # a row without a token
     return {"logits": rows.logits(generator).to(device), "tokens": tokens.to(device), "num_top": num_top}

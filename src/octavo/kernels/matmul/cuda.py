@@ -46,14 +46,14 @@ def async_source(entry: str, aligned: bool) -> CudaSource:
 
 
 def mma_source(dtype: torch.dtype, aligned: bool, bias: bool = False, activation: str = "none") -> CudaSource:
-    """OptimisationStep 7."""
+    """Step 7."""
     defines = (*_epilogue(dtype, bias, activation), ("STAGES", MMA_STAGES), ("ALIGNED", str(aligned).lower()))
     shared = MMA_STAGES * 2 * MMA_DEPTH * 2 * SIDE
     return CudaSource(HERE / "matmul_mma.cu", "matmul_mma", "PPPPiii", MMA_THREADS, shared, defines)
 
 
 def wgmma_source(dtype: torch.dtype, columns: int, bias: bool = False, activation: str = "none") -> CudaSource:
-    """OptimisationStep 8."""
+    """Step 8."""
     stages = WGMMA_STAGES[columns]
     defines = (*_epilogue(dtype, bias, activation), ("STAGES", stages), ("COLUMNS", columns))
     shared = stages * (WGMMA_DEPTH * 2 * (SIDE + columns) + 2 * 8)
@@ -71,37 +71,37 @@ _wgmma = cache(lambda dtype, columns, bias, activation: Kernel(wgmma_source(dtyp
 
 
 def naive(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 1: a thread an element, neighbouring threads in neighbouring rows."""
+    """Step 1: a thread an element, neighbouring threads in neighbouring rows."""
     return _run_simple("matmul_naive", a, b)
 
 
 def coalesced(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 2: neighbouring threads in neighbouring columns."""
+    """Step 2: neighbouring threads in neighbouring columns."""
     return _run_simple("matmul_coalesced", a, b)
 
 
 def shared(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 3: tiles in shared memory."""
+    """Step 3: tiles in shared memory."""
     return _run_simple("matmul_shared", a, b)
 
 
 def register(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 4: 8 x 8 elements a thread."""
+    """Step 4: 8 x 8 elements a thread."""
     return _run_simple("matmul_register", a, b)
 
 
 def vector(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 5: 16-byte loads, copies that run ahead."""
+    """Step 5: 16-byte loads, copies that run ahead."""
     return _run_async("matmul_vector", a, b)
 
 
 def warp(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 6: warps as compact tiles, three stages."""
+    """Step 6: warps as compact tiles, three stages."""
     return _run_async("matmul_warp", a, b)
 
 
 def mma(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 7: tensor cores."""
+    """Step 7: tensor cores."""
     if a.dtype == torch.float32:
         return warp(a, b)
     out = _empty(a, b)
@@ -110,7 +110,7 @@ def mma(a: Tensor, b: Tensor) -> Tensor:
 
 
 def wgmma(a: Tensor, b: Tensor) -> Tensor:
-    """OptimisationStep 8: Hopper's tensor cores, fed by its copy engine."""
+    """Step 8: Hopper's tensor cores, fed by its copy engine."""
     if not takes_wgmma(a, b):
         return mma(a, b)
     out = _empty(a, b)

@@ -45,21 +45,21 @@ STEPS = (
     ),
     OptimisationStep(
         "warp tiles",
-        "a warp covers 32 x 64 instead of 16 x 128, three slabs in flight",
+        "a warp covers 32 x 64 instead of 16 x 128, three K tiles in flight",
         "96 instead of 144 distinct floats a k from shared memory: a third fewer bank cycles: 70 % of the peak, 47 TFLOP/s, "
         "2.9 ms: 45 times the first step; cuBLAS reaches about 52",
         "cuda_warp",
     ),
     OptimisationStep(
         "tensor cores, mma.sync (bfloat16)",
-        "a warp multiplies 16 x 8 x 16 in an instruction; ldmatrix from XOR-permuted shared memory, four slabs in flight",
-        "mma.sync reaches about 60 % of what wgmma does on Hopper; with slabs of 32 k and a barrier each: 400 TFLOP/s, 0.34 ms",
+        "a warp multiplies 16 x 8 x 16 in an instruction; ldmatrix from XOR-permuted shared memory, four K tiles in flight",
+        "mma.sync reaches about 60 % of what wgmma does on Hopper; with K tiles of 32 k and a barrier each: 400 TFLOP/s, 0.34 ms",
         "cuda_mma",
     ),
     OptimisationStep(
         "wgmma and TMA (bfloat16, Hopper)",
         "four warps multiply 64 x 256 x 16 straight from shared memory, asynchronously; a warpgroup of its own asks the copy "
-        "engine for slabs of 64 k; blocks stay and take tile after tile",
+        "engine for K tiles of 64 k; blocks stay and take tile after tile",
         "128 x 256 a tile read 2 x (128 + 256) bytes a k from shared memory for 128 cycles x 4 of multiplying: not the bound; "
         "512 tiles on 132 multiprocessors are 3.9 rounds, 97 % of 4; the stores of a tile are not hidden (about 3 us of 45): "
         "650 TFLOP/s, 82 % of cuBLAS, 0.21 ms; 8192 cubed better, 700",

@@ -85,7 +85,7 @@ def _few(rows: int, block_n: int, block_k: int, splits: int) -> Config:
 
 
 def _many(tile: tuple[int, int], kind: Kind, stages: int = 0) -> Config:
-    """Pieces of 128 bytes of K, the width of a swizzled row of shared memory; where 8-bit operands pass through registers, 32."""
+    """K tiles of 128 bytes, the width of a swizzled row of shared memory; where 8-bit operands pass through registers, 32."""
     block_m, block_n = tile
     block_k = 128 // kind.itemsize if kind.hopper or kind.itemsize > 1 else 32
     return Config.of(

@@ -67,14 +67,17 @@ class MatrixSpec(msgspec.Struct, frozen=True):
 
     @property
     def num_tiles(self) -> int:
+        """Tiles of ``TILE`` rows of the weight; the last may be padded."""
         return -(-self.n // TILE)
 
     @property
     def num_groups(self) -> int:
+        """Groups of ``GROUP`` inputs; the last may be padded."""
         return -(-self.k // GROUP)
 
     @property
     def part_sizes(self) -> PartSizes:
+        """Bytes of each part, tiles and groups padded to whole ones."""
         groups = self.num_tiles * self.num_groups
         elements = groups * GROUP * TILE * {Format.F32: 8, Format.BF16: 4, Format.U4: 1}.get(self.format, 2) // 2
         quantized, has_min = self.format not in (Format.F32, Format.BF16), self.format in (Format.U8, Format.U4)

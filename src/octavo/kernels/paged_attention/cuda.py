@@ -20,8 +20,8 @@ from octavo.kernels.paged_attention.checks import PagedAttention
 THREADS = 128
 TOKENS = 4  # that a lane has under way; half of them from an fp8 cache, whose packs hold twice the elements
 MOST_HEADS = 8  # of the query heads that share a kv head; more are taken in parts
-BLOCKS_PER_MULTIPROCESSOR, LEAST_PIECE = 8, 256
-PIECES, TOGETHER = "PPPPPPPPiiiiiiiiiff", "PPPqiii"
+BLOCKS_PER_MULTIPROCESSOR, SHORTEST_SPLIT = 8, 256
+ATTEND, MERGE = "PPPPPPPPiiiiiiiiiff", "PPPqiii"
 
 
 def source(
@@ -41,10 +41,10 @@ def source(
         ),
         *(("TEAM", team), ("EACH", -(-loads // team))),
     )
-    pieces = entry == "attention_pieces"
-    shared = THREADS // team * heads * (head_dim + 2) * 4 if pieces else 0
+    attends = entry == "attention_pieces"
+    shared = THREADS // team * heads * (head_dim + 2) * 4 if attends else 0
     return CudaSource(
-        Path(__file__).with_name("attention.cu"), entry, PIECES if pieces else TOGETHER, THREADS, shared, defines
+        Path(__file__).with_name("attention.cu"), entry, ATTEND if attends else MERGE, THREADS, shared, defines
     )
 
 
@@ -62,30 +62,30 @@ def paged_attention(call: PagedAttention) -> Tensor:
     parts = -(-call.group // MOST_HEADS)
     shape = -(-call.group // parts), head_dim, block_size
     blocks = rows * kv_heads * parts
-    piece = call.split_tokens or _piece(blocks, call.max_context_len, q.device)
-    pieces = -(-call.max_context_len // piece)
+    split_size = call.split_tokens or _split_size(blocks, call.max_context_len, q.device)
+    splits = -(-call.max_context_len // split_size)
     variant = q.dtype, keys.dtype, shape, rows_aligned(head_dim, keys, call.values), call.debug
-    partial = q.new_empty((rows, heads, pieces, head_dim + 2), dtype=torch.float32)
+    partial = q.new_empty((rows, heads, splits, head_dim + 2), dtype=torch.float32)
     _kernel("attention_pieces", *variant).launch(
         q.device,
-        blocks * pieces,
+        blocks * splits,
         *(q, keys, call.values, call.query_starts, call.context_lens, block_tables),
         *(0 if call.key_scale is None else call.key_scale, partial),
-        *(requests, rows, heads, kv_heads, num_blocks, block_tables.shape[1], pieces, piece),
+        *(requests, rows, heads, kv_heads, num_blocks, block_tables.shape[1], splits, split_size),
         *(call.window, call.scale, call.soft_cap),
     )
     _kernel("attention_together", *variant).launch(
         q.device,
         -(-rows * heads // (THREADS // 32)),
-        *(partial, 0 if call.value_scale is None else call.value_scale, out, rows * heads, heads, kv_heads, pieces),
+        *(partial, 0 if call.value_scale is None else call.value_scale, out, rows * heads, heads, kv_heads, splits),
     )
     return out
 
 
-def _piece(blocks: int, max_context_len: int, device: torch.device) -> int:
-    """Tokens of a piece, so that all multiprocessors have work, but none so little that the second kernel costs more."""
-    pieces = -(-BLOCKS_PER_MULTIPROCESSOR * num_multiprocessors(device) // blocks)
-    return max(LEAST_PIECE, -(-max_context_len // pieces))
+def _split_size(blocks: int, max_context_len: int, device: torch.device) -> int:
+    """Tokens of a split, so that all multiprocessors have work, but none so little that the second kernel costs more."""
+    splits = -(-BLOCKS_PER_MULTIPROCESSOR * num_multiprocessors(device) // blocks)
+    return max(SHORTEST_SPLIT, -(-max_context_len // splits))
 
 
 _LLAMA = (4, 128, 16)

@@ -29,10 +29,9 @@ from octavo.kernels.operation import taking
 from octavo.kernels.paged_attention.checks import FP8, PagedAttention
 from octavo.kernels.paged_attention.triton_kernels import decode, merge, prefill
 
-LONGEST_PIECE = (
-    2048  # tokens: even where programs abound, so that one long context does not hold up a batch of short ones
-)
-SHORTEST_PIECE = 256
+# tokens: the longest even where programs abound, so that one long context does not hold up a batch of short ones
+LONGEST_SPLIT = 2048
+SHORTEST_SPLIT = 256
 
 
 def flags(call: PagedAttention) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def split_size_of(num_programs: int, most: int, sms: int) -> int:
     """
     wanted = max(1, 4 * sms // num_programs)
     fair = -(-most // (wanted * 128)) * 128
-    return max(SHORTEST_PIECE, min(LONGEST_PIECE, fair))
+    return max(SHORTEST_SPLIT, min(LONGEST_SPLIT, fair))
 
 
 def _launch_decodes(call: PagedAttention, out: Tensor) -> None:

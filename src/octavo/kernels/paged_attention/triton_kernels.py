@@ -19,7 +19,7 @@ MERGE = tl.constexpr(16)  # splits merged at a time
 def _load(cache, table, tokens, end, d, num_blocks, head, kv_heads,
           MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, FP8_CACHE: tl.constexpr,
           DEBUG: tl.constexpr):  # fmt: skip
-    """Rows of keys or values, ``[BLOCK_N, BLOCK_D]``, or turned round: as ``tokens`` and ``d`` spread when added."""
+    """Rows of keys or values, ``[BLOCK_N, BLOCK_D]``, or transposed: as ``tokens`` and ``d`` spread when added."""
     inside = d < HEAD_DIM
     if MASKED:
         inside = inside & (tokens < end)
@@ -43,11 +43,11 @@ def _load(cache, table, tokens, end, d, num_blocks, head, kv_heads,
 
 @triton.jit
 def _beside_e4m3(rows):
-    """Queries for products with 8-bit floats, which halves hold exactly; bfloat16 saturates at 65504."""
-    halves = rows
+    """Queries for products with 8-bit floats, which float16 holds exactly; bfloat16 saturates at 65504."""
+    values = rows
     if rows.dtype == tl.bfloat16:
-        halves = tl.clamp(rows.to(tl.float32), -65504.0, 65504.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float16)
-    return halves
+        values = tl.clamp(rows.to(tl.float32), -65504.0, 65504.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float16)
+    return values
 
 
 @triton.jit

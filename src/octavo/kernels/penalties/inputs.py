@@ -14,6 +14,7 @@ from octavo.kernels.operation import Inputs
 def make(
     lens: tuple[int, ...], size: int, dtype: torch.dtype, generator: torch.Generator, device: torch.device
 ) -> Mapping[str, Any]:
+    """Arguments of ``penalties``: logits ``[len(lens), size]``, and ``lens`` tokens a row, some of them outside ``0 .. size``."""
     rows = len(lens)
     listed = [torch.randperm(size, generator=generator)[:length] for length in lens]
     tokens = torch.cat([*listed, torch.empty(0, dtype=torch.int64)]).to(torch.int32)

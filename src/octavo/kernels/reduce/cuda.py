@@ -30,27 +30,27 @@ def _kernel(entry: str, dtype: torch.dtype) -> Kernel:
 
 
 def interleaved(x: Tensor, last: bool = False) -> Tensor:
-    """OptimisationStep 1: the tree of a textbook."""
+    """Step 1: the tree of a textbook."""
     return _one_each("reduce_interleaved", x, last)
 
 
 def sequential(x: Tensor, last: bool = False) -> Tensor:
-    """OptimisationStep 2: the tree from the other end."""
+    """Step 2: the tree from the other end."""
     return _one_each("reduce_sequential", x, last)
 
 
 def strided(x: Tensor, last: bool = False) -> Tensor:
-    """OptimisationStep 3: many elements a thread."""
+    """Step 3: many elements a thread."""
     return _many_each("reduce_strided", x, last, 4 * THREADS)
 
 
 def shuffle(x: Tensor, last: bool = False) -> Tensor:
-    """OptimisationStep 4: warp shuffles."""
+    """Step 4: warp shuffles."""
     return _many_each("reduce_shuffle", x, last, 4 * THREADS)
 
 
 def packs(x: Tensor, last: bool = False) -> Tensor:
-    """OptimisationStep 5: 16-byte loads, several in flight; a warp for a short row."""
+    """Step 5: 16-byte loads, several in flight; a warp for a short row."""
     rows, size = _rows(x, last)
     if size > SHORT or not rows:
         return _many_each("reduce_packs", x, last, PACKS * THREADS * 16 // x.element_size())
@@ -65,12 +65,12 @@ def _one_each(entry: str, x: Tensor, last: bool) -> Tensor:
     rows, size = _rows(x, last)
     out = _empty(x, last)
     while rows:
-        pieces = max(1, -(-size // THREADS))
-        sums = out if pieces == 1 else x.new_empty(rows * pieces, dtype=torch.float32)
-        _kernel(entry, x.dtype).launch(x.device, rows * pieces, x, sums, size, pieces)
+        splits = max(1, -(-size // THREADS))
+        sums = out if splits == 1 else x.new_empty(rows * splits, dtype=torch.float32)
+        _kernel(entry, x.dtype).launch(x.device, rows * splits, x, sums, size, splits)
         if sums is out:
             break
-        x, size = sums, pieces
+        x, size = sums, splits
     return out
 
 
@@ -81,13 +81,13 @@ def _many_each(entry: str, x: Tensor, last: bool, enough: int) -> Tensor:
     if not rows:
         return out
     wanted = BLOCKS_PER_MULTIPROCESSOR * num_multiprocessors(x.device)
-    pieces = max(1, min(-(-wanted // rows), -(-size // enough)))
-    if pieces == 1:
+    splits = max(1, min(-(-wanted // rows), -(-size // enough)))
+    if splits == 1:
         _kernel(entry, x.dtype).launch(x.device, rows, x, out, size, 1)
         return out
-    sums = x.new_empty(rows * pieces, dtype=torch.float32)
-    _kernel(entry, x.dtype).launch(x.device, rows * pieces, x, sums, size, pieces)
-    _kernel(entry, torch.float32).launch(x.device, rows, sums, out, pieces, 1)
+    sums = x.new_empty(rows * splits, dtype=torch.float32)
+    _kernel(entry, x.dtype).launch(x.device, rows * splits, x, sums, size, splits)
+    _kernel(entry, torch.float32).launch(x.device, rows, sums, out, splits, 1)
     return out
 
 

@@ -29,6 +29,7 @@ def benchmarks(names: tuple[str, ...], num_moved: int, eager: Function, reach: f
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The baseline: torch's own; ``x``: ``[..., N]``, ``weight``: ``[N]``."""
     return F.rms_norm(x, weight.shape, weight, eps)
 
 

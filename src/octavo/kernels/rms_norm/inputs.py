@@ -32,9 +32,11 @@ class Shape:
         return name + (f" plus {self.shift:g}" if self.shift else "")
 
     def rows(self, generator: torch.Generator, device: torch.device) -> Tensor:
+        """``size``, normal with the shape's mean and scale."""
         return (self.shift + self.scale * torch.randn(self.size, generator=generator)).to(device, self.dtype)
 
     def weight(self, generator: torch.Generator, device: torch.device) -> Tensor:
+        """``[N]``, or ``[heads, N]`` where each head has its own; near 1."""
         shape = self.size[-2:] if self.heads else self.size[-1:]
         return (1 + torch.randn(shape, generator=generator) / 4).to(device, self.dtype)
 
@@ -57,7 +59,7 @@ class Shape:
 
 
 def inputs_for(shapes: Sequence[Shape], *names: str) -> tuple[Inputs, ...]:
-    """One case a shape, with random tensors for the arguments named."""
+    """Test inputs, one for each shape, with random tensors for the arguments named."""
     return tuple(Inputs(str(one), one.inputs(*names), small=torch.Size(one.size).numel() < 1 << 16) for one in shapes)
 
 

@@ -86,5 +86,5 @@ def _expect_angles(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         expect_shape(name, angles, (x.shape[0], None), "[T, R/2]")
         expect_same(name, angles, "the rows", x, dtype=False)
     expect_shape("sin", sin, cos.shape, "the shape of cos")
-    turns = 2 * cos.shape[1] <= x.shape[2]
-    expect_value("cos", turns, f"{cos.shape[1]} angles", f"at most {x.shape[2] // 2}, half the head size")
+    fits = 2 * cos.shape[1] <= x.shape[2]
+    expect_value("cos", fits, f"{cos.shape[1]} angles", f"at most {x.shape[2] // 2}, half the head size")

@@ -15,25 +15,29 @@ from octavo.kernels.paged_attention.checks import FP8
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``[rows, heads + 2 * kv_heads, head_dim]`` of queries, keys and values, of which the first ``turns`` dimensions turn."""
+    """``[rows, heads + 2 * kv_heads, head_dim]`` of queries, keys, values; the first ``rotary_dim`` dimensions rotate."""
 
     rows: int
     heads: int
     kv_heads: int
     head_dim: int
-    turns: int
+    rotary_dim: int
     dtype: torch.dtype = torch.float32
     fp8: bool = False
 
     def __str__(self) -> str:
-        words = f"{self.rows} rows, {self.heads} over {self.kv_heads} heads of {self.head_dim}, {self.turns} turn"
+        words = (
+            f"{self.rows} rows, {self.heads} over {self.kv_heads} heads of {self.head_dim}, {self.rotary_dim} rotated"
+        )
         return f"{words} {str(self.dtype)[6:]}{' fp8 cache' * self.fp8}"
 
     def angles(self, generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-        angles = 1000 * torch.rand(self.rows, self.turns // 2, generator=generator)
+        """``cos`` and ``sin``, each ``[rows, rotary_dim / 2]``, float32, of angles in 0 .. 1000."""
+        angles = 1000 * torch.rand(self.rows, self.rotary_dim // 2, generator=generator)
         return {"cos": angles.cos().to(device), "sin": angles.sin().to(device)}
 
     def qkv(self, generator: torch.Generator, device: torch.device) -> Tensor:
+        """``[rows, heads + 2 * kv_heads, head_dim]``, normal."""
         shape = (self.rows, self.heads + 2 * self.kv_heads, self.head_dim)
         return torch.randn(shape, generator=generator).to(device, self.dtype)
 

@@ -37,22 +37,22 @@ def _store(to, at, values, inside, scale, head, heads, FP8_CACHE: tl.constexpr):
 
 @triton.jit
 def _turn(x, cos, sin, to, scale, from_row, to_row, token, first, heads,
-          HALF: tl.constexpr, HEAD_DIM: tl.constexpr, TURNS: tl.constexpr, FP8_CACHE: tl.constexpr,
+          HALF: tl.constexpr, HEAD_DIM: tl.constexpr, ROTATES: tl.constexpr, FP8_CACHE: tl.constexpr,
           HEADS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """``HEADS`` heads of one token, from ``x + from_row`` to ``to + to_row``; only copied unless ``TURNS``."""
+    """``HEADS`` heads of one token, from ``x + from_row`` to ``to + to_row``; only copied unless ``ROTATES``."""
     head = first + tl.arange(0, HEADS)[:, None]
     d = tl.arange(0, BLOCK)[None, :]
     inside = (head < heads) & (d < HALF)
     at = head * HEAD_DIM + d
     low = tl.load(x + from_row + at, mask=inside, other=0.0).to(tl.float32)
     high = tl.load(x + from_row + at + HALF, mask=inside, other=0.0).to(tl.float32)
-    if TURNS:
+    if ROTATES:
         c = tl.load(cos + token * HALF + d, mask=d < HALF, other=0.0)
         s = tl.load(sin + token * HALF + d, mask=d < HALF, other=0.0)
         low, high = low * c - high * s, high * c + low * s
     _store(to + to_row, at, low, inside, scale, head, heads, FP8_CACHE)
     _store(to + to_row, at + HALF, high, inside, scale, head, heads, FP8_CACHE)
-    for start in tl.static_range(2 * HALF, HEAD_DIM, BLOCK):  # what does not turn
+    for start in tl.static_range(2 * HALF, HEAD_DIM, BLOCK):  # what is not rotated
         inside = (head < heads) & (start + d < HEAD_DIM)
         rest = tl.load(x + from_row + at + start, mask=inside, other=0.0).to(tl.float32)
         _store(to + to_row, at + start, rest, inside, scale, head, heads, FP8_CACHE)

@@ -27,6 +27,7 @@ class Rows:
     edit: Callable[[Tensor], None] | None = None
 
     def logits(self, generator: torch.Generator) -> Tensor:
+        """``[num, size]`` on the CPU; with ``steps`` rounded to multiples of ``1 / steps``, so that some are equal."""
         x = 3 * torch.randn(self.num, self.size, generator=generator)
         if self.steps:
             x = (x * self.steps).round() / self.steps
@@ -35,6 +36,8 @@ class Rows:
         return x.to(self.dtype)
 
     def make(self, generator: torch.Generator, device: torch.device) -> Mapping[str, Any]:
+        """Arguments of ``sample``: logits ``[num, size]``, and one seed, position and set of parameters a row."""
+
         def each(values: tuple[float, ...], dtype: torch.dtype) -> Tensor:
             return torch.tensor([values[row % len(values)] for row in range(self.num)], dtype=dtype, device=device)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gated(x: Tensor, act: str = "silu") -> Tensor:
+def silu_mul(x: Tensor, act: str = "silu") -> Tensor:
     """``x``: ``[..., 2 I]``, the gates then the ups -> ``[..., I]``, contiguous. ``act``: ``silu`` or ``gelu_tanh``."""
     gate, up = x.chunk(2, -1)
     if act == "silu":
@@ -19,7 +19,7 @@ def gated(x: Tensor, act: str = "silu") -> Tensor:
     raise ValueError(f"unknown activation {act!r}; known: silu, gelu_tanh")
 
 
-def gated_backward(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
+def silu_mul_backward(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
     """The gradient by ``x``."""
     gate, up = x.float().chunk(2, -1)
     z, steepness = gate, torch.ones_like(gate)

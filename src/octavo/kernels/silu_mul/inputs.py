@@ -21,10 +21,12 @@ class Shape:
     scale: float = 2.0
 
     def make(self, generator: torch.Generator, device: torch.device) -> Mapping[str, Any]:
+        """Arguments of ``silu_mul``: ``x`` of ``size``, normal times ``scale``."""
         x = self.scale * torch.randn(self.size, generator=generator)
         return {"x": x.to(device, self.dtype), "act": self.act}
 
     def make_backward(self, generator: torch.Generator, device: torch.device) -> Mapping[str, Any]:
+        """Arguments of ``silu_mul_backward``: as ``make``'s, and ``grad``, half as wide."""
         grad = torch.randn(*self.size[:-1], self.size[-1] // 2, generator=generator)
         return {"grad": grad.to(device, self.dtype), **self.make(generator, device)}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def gated_reference(x: Tensor, act: str = "silu") -> Tensor:
+def silu_mul_reference(x: Tensor, act: str = "silu") -> Tensor:
     """``x``: ``[..., 2 I]``, the gates then the ups -> float64 ``[..., I]``. ``act``: ``silu`` or ``gelu_tanh``."""
     gate, up = x.double().chunk(2, -1)
     if act == "silu":
@@ -17,7 +17,7 @@ def gated_reference(x: Tensor, act: str = "silu") -> Tensor:
     return 0.5 * gate * (1 + torch.tanh(inner)) * up
 
 
-def gated_backward_reference(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
-    """The gradient of ``sum(grad * gated(x))``."""
+def silu_mul_backward_reference(grad: Tensor, x: Tensor, act: str = "silu") -> Tensor:
+    """The gradient of ``sum(grad * silu_mul(x))``."""
     x = x.double().requires_grad_()
-    return torch.autograd.grad(gated_reference(x, act), x, grad.double())[0]
+    return torch.autograd.grad(silu_mul_reference(x, act), x, grad.double())[0]

@@ -73,7 +73,7 @@ def benchmarks_of(name: str) -> tuple[Benchmark, ...]:
 
 
 def tiny_benchmarks(name: str) -> tuple[Benchmark, ...]:
-    """A dry run's: the largest of the small cases, with whatever baselines need no compilation."""
+    """A dry run's: the largest of the small test inputs, with whatever baselines need no compilation."""
     cases = [case for case in inputs_of(name) if case.small]
     sizes = [
         _bytes_of(list(case.make(torch.Generator().manual_seed(SEED), torch.device("cpu")).values())) for case in cases
@@ -178,7 +178,7 @@ def _goals(benchmark: Benchmark, row: Row, limits: Limits) -> tuple[GoalReached,
 
 
 def overhead(name: str, device: torch.device) -> dict[str, float]:
-    """Seconds to issue one call on the smallest case: the operation, its back end without check and dispatcher, the check."""
+    """Seconds to issue one call on small test inputs: the operation, its back end without check and dispatcher, the check."""
     op, case = operation(name), next(case for case in inputs_of(name) if case.small)
     arguments = case.make(torch.Generator().manual_seed(SEED), device)
     from octavo.kernels.library import public

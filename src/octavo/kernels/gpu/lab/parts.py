@@ -32,12 +32,12 @@ class Part:
 
 
 def check(options: Options, name: str) -> dict[str, Any]:
-    """Every case on every back end of the device; each twice, for the same bits."""
+    """All test inputs on every back end of the device; each twice, for the same bits."""
     return _check(options, name, small=options.tiny)
 
 
-def small_cases(options: Options, task: str) -> dict[str, Any]:
-    """The sanitizer's: small cases of our own kernels, once."""
+def small_inputs(options: Options, task: str) -> dict[str, Any]:
+    """The sanitizer's: small test inputs of our own kernels, once."""
     return _check(options, task.split()[-1], small=True, ours=True)
 
 
@@ -168,7 +168,7 @@ PARTS: tuple[Part, ...] = (
     Part(
         "sanitizer",
         lambda options: [f"{tool} {name}" for tool in SANITIZERS for name in options.only],
-        small_cases,
+        small_inputs,
         sanitizer,
     ),
     Part("tune", lambda options: options.only, tune),

@@ -25,6 +25,7 @@ class Shape:
     context: int
 
     def with_layers(self, layers: int) -> Shape:
+        """The same widths; a study of a layer takes a few of them."""
         return replace(self, layers=layers)
 
 
