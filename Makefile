@@ -55,9 +55,10 @@ sanitize-all: setup native
 	$(BIN)/python tests/support/sanitize.py $(SPREAD)
 
 test: setup native lint sanitize
-	$(BIN)/pytest tests $(SPREAD) --cov --cov-report=term:skip-covered
+	$(BIN)/pytest tests $(SPREAD)
 
-# With the slow checks of unchanged sources, the tests marked `exhaustive` and new random inputs; brings verified.json up to date.
+# With coverage, the slow checks of unchanged sources, the tests marked `exhaustive` and new random inputs; brings verified.json
+# up to date.
 test-all: setup native lint sanitize-all
 	$(BIN)/pytest tests $(SPREAD) --cov --cov-report=term:skip-covered --exhaustive --seed random
 

@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 UNTRACED = {
     "scheduler/test_machine.py",
     "scheduler/test_guarantees.py",
-    "bench/test_figures.py",
+    "bench/test_plots.py",
     "bench/test_statistics.py",
 }
 # Of the kernels' tests, those that look at Python: under a trace, Triton's interpreter and the rest are many times slower.

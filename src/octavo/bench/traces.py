@@ -100,7 +100,17 @@ def open_trace(source: str) -> tuple[IO[bytes], str]:
 def _unzipped(stream: IO[bytes]) -> IO[bytes]:
     zipped = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    return gzip.GzipFile(fileobj=stream) if zipped else stream  # type: ignore[return-value]
+    return _Unzipped(fileobj=stream) if zipped else stream  # type: ignore[return-value]
+
+
+class _Unzipped(gzip.GzipFile):
+    """Closes the file beneath as well, which ``GzipFile`` leaves to whoever opened it."""
+
+    def close(self) -> None:
+        beneath = self.fileobj
+        super().close()
+        if beneath is not None:
+            beneath.close()
 
 
 def read_trace(source: str) -> Iterator[TraceRow]:
