@@ -45,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = config.option.seed
     hypothesis.settings.register_profile("octavo", database=None, deadline=None)
-    hypothesis.settings.load_profile("octavo")
+    hypothesis.settings.register_profile("exhaustive", database=None, deadline=None, max_examples=250)
+    hypothesis.settings.load_profile("exhaustive" if config.option.exhaustive else "octavo")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -31,10 +31,12 @@ def run(program: Path, *arguments: object) -> None:
     assert (done.returncode, done.stdout) == (0, "thread pool: all held\n"), done.stderr
 
 
-def test_every_thread_sees_the_others_writes_and_sleepers_wake(program: Callable[..., Path]) -> None:
-    built = program()
+def test_every_thread_sees_the_others_writes_and_sleepers_wake(
+    program: Callable[..., Path], pytestconfig: pytest.Config
+) -> None:
+    built, rounds = program(), 1000 if pytestconfig.option.exhaustive else 250
     for threads in (1, 2, 3, 5):  # more than the cores of a small machine: a barrier must not wait for its own waiter
-        run(built, threads, 1000)
+        run(built, threads, rounds)
 
 
 def test_the_thread_sanitizer_finds_no_race(program: Callable[..., Path]) -> None:

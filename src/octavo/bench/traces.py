@@ -100,25 +100,27 @@ def open_trace(source: str) -> tuple[IO[bytes], str]:
 def _unzipped(stream: IO[bytes]) -> IO[bytes]:
     zipped = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    return _Unzipped(fileobj=stream) if zipped else stream  # type: ignore[return-value]
+    return _Unzipped(stream) if zipped else stream  # type: ignore[return-value]
 
 
 class _Unzipped(gzip.GzipFile):
     """Closes the file beneath as well, which ``GzipFile`` leaves to whoever opened it."""
 
+    def __init__(self, beneath: IO[bytes]) -> None:
+        self._beneath = beneath
+        super().__init__(fileobj=beneath)
+
     def close(self) -> None:
-        beneath = self.fileobj
         super().close()
-        if beneath is not None:
-            beneath.close()
+        self._beneath.close()
 
 
 def read_trace(source: str) -> Iterator[TraceRow]:
     """Row by row; only what is asked for is read. Raises ``BenchError`` with file and line for a malformed or unordered row."""
     stream, name = open_trace(source)
-    with stream:
+    with stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
         try:
-            yield from _rows(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), name)
+            yield from _rows(lines, name)
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise BenchError(f"{name}: not a readable text or gzip file: {error}") from None
 
