@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from octavo.bench.provenance import command_line
-from octavo.cli.bench_measure import Servers, parse_servers
+from octavo.bench.server_set import Servers
+from octavo.cli.bench_measure import parse_servers
 from octavo.cli.main import run
 from octavo.errors import ConfigError
 

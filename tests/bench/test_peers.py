@@ -26,6 +26,7 @@ from octavo.bench.launched_server import LaunchedServer, command_words, free_por
 from octavo.bench.peers import Peer, PeersResult, Watch, compare_peers, paired_ratios, parse_pairs, ratio_of_rounds
 from octavo.bench.scenario_metrics import Measured
 from octavo.bench.scenarios import Scenario
+from octavo.bench.server_commands import known_command, octavo_serve
 from octavo.bench.suite import Repetition, ScenarioResult, SuiteOptions
 from octavo.bench.suite_table import peers_grid, peers_markdown, servers_grid
 from octavo.bench.throughput import Figure
@@ -292,27 +293,31 @@ def test_the_form_that_was_asked_for() -> None:
 
 
 def test_known_engines_are_started_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from octavo.cli import bench_peers
-
-    assert bench_peers._automatic("octavo", "small")(81)[1:] == [
-        "-m",
-        "octavo.cli.main",
-        "serve",
-        "--port",
-        "81",
-        "small",
-    ]
+    words = known_command("octavo", "small", Path)(81)
+    assert words[1:] == ["-m", "octavo.cli.main", "serve", "--port", "81", "small"]
     with pytest.raises(ConfigError, match=r"known are octavo, llama\.cpp"):
-        bench_peers._automatic("other", "small")
+        known_command("other", "small", Path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="no llama-server on the PATH"):
-        bench_peers._automatic("llama.cpp", "small")
+        known_command("llama.cpp", "small", Path)
     program, model = tmp_path / "llama-server", tmp_path / "small.gguf"
     program.write_text("#!/bin/sh")
     program.chmod(0o755)
     model.write_bytes(b"GGUF")
-    words = bench_peers._automatic("llama.cpp", str(model))(81)
+    words = known_command("llama.cpp", str(model), Path)(81)
     assert words[:3] == [str(program), "-m", str(model)] and words[-2:] == ["--port", "81"]
+
+
+def test_flags_of_the_engine_are_passed_to_octavo_serve() -> None:
+    flags = {"block_size": 32, "prefix_cache": False, "step_log": True}
+    assert octavo_serve("{port}", flags=flags)[4:] == [
+        "--port",
+        "{port}",
+        "--block-size",
+        "32",
+        "--no-prefix-cache",
+        "--step-log",
+    ]
 
 
 def test_a_command_that_is_told_to_end_leaves_its_figures_and_no_server(tmp_path: Path) -> None:

@@ -380,11 +380,13 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``octavo bench ...`` with a calibration that costs nothing."""
     import typer
 
-    from octavo.cli import bench_suite
+    from octavo.bench import suite_job
+    from octavo.cli import bench_peers, bench_suite
 
-    monkeypatch.setattr(bench_suite, "_calibrate", lambda num_threads, weight_bytes: machine())
+    monkeypatch.setattr(suite_job, "calibrate", lambda num_threads, weight_bytes: machine())
     app = typer.Typer()
     bench_suite.register(app)
+    bench_peers.register(app)
     return lambda *words: app(args=[str(word) for word in words], standalone_mode=False)
 
 

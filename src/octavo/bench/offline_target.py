@@ -10,15 +10,17 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from octavo.bench.limits import ModelFacts
 from octavo.bench.suite import PlanResponses
 from octavo.bench.types import BenchRequest, LoadPlan, Outcome, RequestRecord
 from octavo.config import EngineConfig
-from octavo.engine.build import build_engine
+from octavo.engine.build import build_engine, usable_hardware
+from octavo.engine.resolve import FAKE_MODEL, NATIVE_DTYPES, resolve
 from octavo.errors import ConfigError, OctavoError, RequestFailedError
 from octavo.models.load import read_config
+from octavo.models.memory import BYTES_PER_ELEMENT, kv_bytes_per_token
 from octavo.text.response import ResponseDecoder
 from octavo.text.tokenizer import FakeTokenizer, load_tokenizer
 from octavo.types import SamplingParams, Submission, TokenEvent
@@ -131,13 +133,30 @@ def _token_ids(request: BenchRequest) -> list[int]:
     return request.token_ids
 
 
+class MeasuredModel(NamedTuple):
+    """A model and what the engine does with it on this machine; ``path`` and ``facts`` are None for the fake executor."""
+
+    name: str
+    path: Path | None
+    config: EngineConfig  # as asked for
+    facts: ModelFacts | None
+    num_threads: int | None
+    vocab_size: int
+    max_context: int | None
+
+
+def measured_model(name: str, path: Path | None, config: EngineConfig) -> MeasuredModel:
+    """Settle what the engine will do. Raises ``OctavoError`` for a model or settings that it cannot run."""
+    described = FAKE_MODEL if path is None else read_config(path)
+    settled = resolve(config, described, usable_hardware()).config
+    facts = model_facts(name, path, settled)
+    return MeasuredModel(name, path, config, facts, settled.num_threads, described.vocab_size, settled.max_model_len)
+
+
 def model_facts(name: str, path: Path | None, config: EngineConfig) -> ModelFacts | None:
     """What the limits need, of a model run with the resolved ``config``; None for the fake executor."""
     if path is None:
         return None
-    from octavo.engine.resolve import NATIVE_DTYPES
-    from octavo.models.memory import BYTES_PER_ELEMENT, kv_bytes_per_token
-
     model = read_config(path)
     head = model.vocab_size * model.hidden_size
     outside = head * (1 if model.tie_word_embeddings else 2)

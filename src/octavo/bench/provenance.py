@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from octavo import __version__
 from octavo.hardware import Hardware, detect
 
 GIT_TIMEOUT_S = 10.0
@@ -45,6 +46,17 @@ def commit(folder: Path | None = None) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+def origin(arguments: Sequence[str]) -> dict[str, Any]:
+    """What every result file says of where it comes from; ``arguments`` of the command line."""
+    return {
+        "created": created_now(),
+        "command": command_line(arguments),
+        "commit": commit(),
+        "octavo_version": __version__,
+        "machine": machine_facts(),
+    }
 
 
 def created_now() -> str:

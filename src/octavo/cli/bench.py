@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octavo.cli import bench_report, bench_suite
-from octavo.cli.bench_measure import EXIT_INTERRUPTED, Asked, Measurement, RunLabel, Stopped, parse_servers, targets
-from octavo.cli.bench_suite import measuring
-from octavo.cli.output import stdout
+from octavo.cli import bench_peers, bench_report, bench_suite
+from octavo.cli.bench_measure import EXIT_INTERRUPTED, Asked, Measurement, RunLabel, Stopped, parse_servers
+from octavo.cli.output import say, stdout
 from octavo.config import DEFAULT_MODEL
 from octavo.errors import BenchError, ConfigError
 from octavo.extras import require
@@ -71,6 +70,7 @@ def register(app: typer.Typer) -> None:
     bench_report.register(bench)
     bench.command("schema", short_help="The JSON Schema of a result file.")(schema)
     bench_suite.register(bench)
+    bench_peers.register(bench)
     about = "Measure any OpenAI-compatible server, and this engine."
     app.add_typer(bench, name="bench", short_help=about, help=about)
 
@@ -106,6 +106,7 @@ def run(
     """
     require("scipy", "`octavo bench` needs")
     from octavo.bench.result import check_rows, write_rows
+    from octavo.bench.server_set import open_targets
 
     asked = Asked(
         workload, arrivals, duration, slo, seed, form, vocab_size, max_prompt, max_output, num_requests, speed
@@ -115,7 +116,7 @@ def run(
     if rows is not None:
         check_rows(rows)
     done: list[Run] = []
-    with _told_to_end(), targets(servers, name) as found:
+    with _told_to_end(), open_targets(servers, name, say) as found:
         try:
             for i in range(repeat):
                 for one in found:
@@ -160,6 +161,7 @@ def sweep(
     require("scipy", "`octavo bench` needs")
     from octavo.bench import sweep as sweeping
     from octavo.bench.run_table import knee_line
+    from octavo.bench.server_set import open_targets
 
     measurement = Measurement(Asked(workload, arrivals, duration, slo, seed, form, vocab_size, max_prompt, max_output))
     if url and start:
@@ -170,7 +172,7 @@ def sweep(
         measurement.check(rate)
     measured: list[Run] = []
     at_rate: dict[float, int] = {}
-    with _told_to_end(), targets(servers, name) as found:
+    with _told_to_end(), open_targets(servers, name, say) as found:
         (target,) = found.values()
 
         def run_at(rate: float) -> Run:
@@ -222,7 +224,9 @@ def schema() -> None:
 @contextmanager
 def _told_to_end() -> Iterator[None]:
     """A run that was stopped by SIGTERM ends the command with the exit code of that."""
-    with measuring() as ended:
+    from octavo.bench.termination import sigterm_as_interrupt
+
+    with sigterm_as_interrupt() as ended:
         try:
             yield
         except Stopped:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +19,7 @@ from octavo.errors import ConfigError
 if TYPE_CHECKING:
     from octavo.bench.client.target import Target
     from octavo.bench.plan import PlanOptions
+    from octavo.bench.server_set import Servers
     from octavo.bench.types import Run, Slo
 
 EXIT_INTERRUPTED = 130
@@ -116,20 +115,11 @@ def show(result: Run, path: Path) -> None:
     stderr().print(f"result: {path}", soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class Servers:
-    """Whom to ask: label -> URL, label -> command line that starts it here. Both empty: the default server, started here."""
-
-    urls: dict[str, str]
-    commands: dict[str, str]
-    model: str
-    api_keys: dict[str, str]  # by label
-
-
 def parse_servers(url: Sequence[str], start: Sequence[str], model: str, key_files: Sequence[str], name: str) -> Servers:
     """``--url`` and ``--start``: ``name=value``, or one value alone, which is called ``name``. Raises ``ConfigError``."""
     from octavo.bench.launched_server import command_words
     from octavo.bench.peers import parse_pairs
+    from octavo.bench.server_set import Servers
 
     items = [*url, *start]
     bare = [item for item in items if not _has_name(item)]
@@ -150,33 +140,6 @@ def parse_servers(url: Sequence[str], start: Sequence[str], model: str, key_file
 
 def _has_name(item: str) -> bool:
     return re.match(r"[\w.-]+=", item) is not None
-
-
-@contextmanager
-def targets(servers: Servers, name: str) -> Iterator[dict[str, Target]]:
-    """By label, in the order of the flags; what was started here ends with the context."""
-    from octavo.bench.client.target import Target
-
-    keys = servers.api_keys
-    found = {one: Target(url=url, model=servers.model, api_key=keys.get(one, "")) for one, url in servers.urls.items()}
-    commands = dict(servers.commands)
-    if not found and not commands:
-        words = [sys.executable, "-m", "octavo.cli.main", "serve", *([servers.model] if servers.model else [])]
-        commands = {name: shlex.join([*words, "--port", "{port}"])}
-    with ExitStack() as stack:
-        for one, command in commands.items():
-            found[one] = Target(url=_start(stack, one, command), api_key=keys.get(one, ""))
-        yield found
-
-
-def _start(stack: ExitStack, name: str, command: str) -> str:
-    from octavo.bench.launched_server import LaunchedServer, command_words, free_port
-
-    port = free_port()
-    stderr().print(f"{name}: starting {command}", soft_wrap=True, markup=False)
-    server = stack.enter_context(LaunchedServer(name, command_words(command, port), port))
-    stderr().print(f"{name} is ready at {server.url} after {server.ready_s:.1f} s", soft_wrap=True, markup=False)
-    return server.url
 
 
 def _keys(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -277,11 +277,13 @@ def _backends(op: Operation, device: torch.device) -> Iterator[str]:
 
 def _origin(device: torch.device) -> dict[str, str]:
     """What a page of results has to say of itself."""
+    import sys
+
     import torch
 
-    from octavo.cli.bench_suite import origin
+    from octavo.bench.provenance import origin
 
-    found = origin()
+    found = origin(sys.argv[1:])
     on_gpu = device.type == "cuda"
     machine = (
         torch.cuda.get_device_name(device)

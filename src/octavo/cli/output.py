@@ -30,6 +30,11 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 
+def say(line: str) -> None:
+    """One line of progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def format_bytes(num_bytes: int) -> str:
     """``1536`` -> ``1.5 KiB``; three significant digits are enough for a person."""
     size = float(num_bytes)
