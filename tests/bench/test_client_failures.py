@@ -132,7 +132,7 @@ def test_nothing_answered_is_no_valid_run() -> None:
     assert outcome.invalid_reason == "no request was answered (first error: 503: queue full)"
 
 
-def test_an_answer_that_is_no_stream_is_a_failure() -> None:
+def test_a_response_that_is_no_stream_is_a_failure() -> None:
     outcome, _ = virtual_run(open_plan([0.0]), StubConfig(plain=True))
     assert (outcome.records[0].error or "").startswith("200: content type application/json, expected text/event-stream")
 
@@ -315,13 +315,15 @@ def test_an_interrupt_ends_the_run_with_what_it_has(tmp_path: Path) -> None:
 def test_a_cancelled_run_leaves_its_journal(tmp_path: Path) -> None:
     journal = tmp_path / "run.jsonl"
 
-    async def leave(_: StubServer) -> None:
+    async def disconnect(_: StubServer) -> None:
         await asyncio.sleep(3.05)
         for task in asyncio.all_tasks():
             task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
-        virtual_run(open_plan([0.1 * i for i in range(1000)]), SLOW, ClientOptions(journal=str(journal)), beside=leave)
+        virtual_run(
+            open_plan([0.1 * i for i in range(1000)]), SLOW, ClientOptions(journal=str(journal)), beside=disconnect
+        )
     _, records = read_journal(journal)
     assert sum(record.outcome is Outcome.OK for record in records) >= 25
 

@@ -136,7 +136,7 @@ def test_a_closed_loop_keeps_its_users_in_flight() -> None:
     assert outcome.valid, outcome.invalid_reason
     ends = sorted(record.end_s or 0.0 for record in outcome.records)
     starts = sorted(record.sent_s for record in outcome.records)
-    assert starts[7:] == pytest.approx(ends[:193], abs=EXACT)  # a user goes on when its answer ends
+    assert starts[7:] == pytest.approx(ends[:193], abs=EXACT)  # a user goes on when its response ends
 
 
 def test_a_user_thinks_and_stops_at_the_end() -> None:

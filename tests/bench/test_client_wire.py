@@ -112,15 +112,15 @@ def test_text_can_go_to_the_chat_route_and_usage_can_be_asked_for_in_each_chunk(
 
 
 def heard(*events: dict[str, Any] | bytes, times: list[float] | None = None) -> RequestRecord:
-    """The record of an answer with these events, one each 0.1 s."""
+    """The record of a response with these events, one each 0.1 s."""
     request = BenchRequest(index=0, text="x")
-    answer = Response(request, Prompt.of(request), 0.0, keep_text=False)
-    answer.head(200, "text/event-stream; charset=utf-8")
+    response = Response(request, Prompt.of(request), 0.0, keep_text=False)
+    response.head(200, "text/event-stream; charset=utf-8")
     for place, event in enumerate(events):
         data = event if isinstance(event, bytes) else msgspec.json.encode(event)
-        answer.body(b"data: " + data + b"\n\n", 0.1 * (place + 1))
-    answer.completed(9.0)
-    return answer.record
+        response.body(b"data: " + data + b"\n\n", 0.1 * (place + 1))
+    response.completed(9.0)
+    return response.record
 
 
 def delta(**fields: Any) -> dict[str, Any]:
@@ -147,13 +147,13 @@ def test_tokens_whose_text_is_held_back_are_counted_with_the_next_text() -> None
     assert record.output_tokens == 4
 
 
-def test_answers_that_are_not_right() -> None:
+def test_responses_that_are_not_right() -> None:
     def error_of(*events: dict[str, Any] | bytes) -> str:
         record = heard(*events)
         assert record.outcome is Outcome.FAILED
         return record.error or ""
 
-    assert error_of(END, b"[DONE]") == "an answer without a token"
+    assert error_of(END, b"[DONE]") == "a response without a token"
     assert error_of(delta(content="a")) == "the stream ended without a finish reason or [DONE] (after 1 chunks)"
     assert error_of({"object": "error", "message": "too long", "code": 400}) == "error event: too long"
     assert error_of({"error": "just words"}) == "error event: just words"

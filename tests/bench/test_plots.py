@@ -1,4 +1,4 @@
-"""Figures show what they claim, of any run, and come out the same every time."""
+"""Plots of benchmark runs: contents, edge cases, same bytes every time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EVERY = pytest.mark.parametrize(("kind", "subject"), DRAWN, ids=lambda value: ge
 
 
 @EVERY
-def test_every_figure_is_drawn_the_same_twice(kind, subject):
+def test_every_plot_is_drawn_the_same_twice(kind, subject):
     first, second = (plots.encode(kind(subject), "svg") for _ in range(2))
     assert first == second
     root = ElementTree.fromstring(first)
@@ -58,7 +58,7 @@ def test_every_axis_says_what_it_is(kind, subject):
 
 
 @pytest.mark.parametrize("run", [FAILED, EMPTY], ids=["failed", "empty"])
-def test_runs_without_an_answer_have_figures_without_one(run):
+def test_runs_without_a_response_have_plots_without_one(run):
     for kind in plots.RUN_PLOTS:
         figure = kind(run)
         assert figure is None or plots.encode(figure, "svg")

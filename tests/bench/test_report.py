@@ -284,7 +284,7 @@ def test_bad_input_gets_one_clear_line(
     assert not (tmp_path / "report.html").exists() and not (tmp_path / "f").exists()
 
 
-def test_the_command_writes_the_page_and_the_figures(
+def test_the_command_writes_the_page_and_the_plots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

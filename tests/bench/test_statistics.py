@@ -1,4 +1,4 @@
-"""Intervals cover what they state, tests say "differs" as often as they may, and known series give known answers."""
+"""Intervals cover what they state, tests say "differs" as often as they may, and known series give known results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A summary of records that were made by hand, so that every figure in it can be said beforehand."""
+"""A summary of records that were made by hand, so that every metric in it can be said beforehand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def summary_of(records: list[RequestRecord], slo: Slo | None = None) -> Summary:
     return summarise(records, slo or Slo(), seed=1)
 
 
-def test_every_figure_of_a_regular_run() -> None:
+def test_every_metric_of_a_regular_run() -> None:
     found = summary_of([record(i, i * 0.5) for i in range(100)], Slo(ttft_s=0.2))
     assert found.ttft_s.mean.value == pytest.approx(0.1)
     assert found.ttft_s.p99.value == pytest.approx(0.1)
@@ -72,10 +72,10 @@ def test_nothing_at_all() -> None:
     assert found.tokens_per_chunk is None and found.stationary is None and found.slope_p_value is None
 
 
-def test_one_request_has_figures_and_no_intervals() -> None:
+def test_one_request_has_metrics_and_no_intervals() -> None:
     found = summary_of([record(0, 5.0)])
     assert found.ttft_s.p99.value == pytest.approx(0.1) and found.ttft_s.p99.low is None
-    assert found.request_rate_rps.value == pytest.approx(1 / 0.3), "one answer in the 0.3 s that it took"
+    assert found.request_rate_rps.value == pytest.approx(1 / 0.3), "one response in the 0.3 s that it took"
     assert found.output_tokens_per_s.value == pytest.approx(11 / 0.3)
 
 
@@ -220,7 +220,7 @@ def test_speculative_decoding_does_not_divide_the_chunk_interval() -> None:
     assert summary_of(uncounted).output_tokens_per_s.value == pytest.approx(found.output_tokens_per_s.value)
 
 
-def test_a_burst_is_taken_to_its_last_answer_and_a_drain_is_left_out() -> None:
+def test_a_burst_is_taken_to_its_last_response_and_a_drain_is_left_out() -> None:
     burst = [record(i, 0.0, ttft=0.1 * (i + 1)) for i in range(20)]
     assert summary_of(burst).request_rate_rps.value == pytest.approx(20 / 2.2)
     drain = [record(i, i * 0.1) for i in range(200)] + [record(200, 19.9, ttft=60.0)]
@@ -229,7 +229,7 @@ def test_a_burst_is_taken_to_its_last_answer_and_a_drain_is_left_out() -> None:
     )
 
 
-def test_answers_without_a_stream() -> None:
+def test_responses_without_a_stream() -> None:
     whole = [record(i, i * 0.1, first_token_s=None, chunk_s=[], chunk_tokens=[]) for i in range(100)]
     found = summary_of(whole)
     assert found.ttft_s.mean == found.tpot_s.mean == found.inter_chunk_s.mean == NOTHING
@@ -252,11 +252,11 @@ def test_an_overload_is_called_not_stationary() -> None:
     assert found.stationary is False and found.slope_p_value is not None and found.slope_p_value < 0.01
 
 
-def test_a_summary_is_plain_json_and_every_figure_has_its_formula() -> None:
+def test_a_summary_is_plain_json_and_every_metric_has_its_formula() -> None:
     records = [record(i, i * 0.1, tenant="t", service_class="c") for i in range(50)]
     found = summary_of(records)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Summary) == found
-    figures = {name for name in Summary.__struct_encode_fields__ if name not in ("groups", "slope_p_value", "warnings")}
-    assert figures <= set(FORMULAS)
+    metrics = {name for name in Summary.__struct_encode_fields__ if name not in ("groups", "slope_p_value", "warnings")}
+    assert metrics <= set(FORMULAS)
     inside = {"window", "mean", "quantiles", "rates", "effective_mean", "effective_p99"}
-    assert set(FORMULAS) - figures == inside
+    assert set(FORMULAS) - metrics == inside

@@ -49,7 +49,7 @@ def prompt_of(request: BenchRequest) -> list[str] | list[int]:
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_workload_in_every_form(spec: str, form: str) -> None:
     if (spec, form) == ("multi-turn", "tokens"):
-        with pytest.raises(ConfigError, match="the answers come back as text"):
+        with pytest.raises(ConfigError, match="the responses come back as text"):
             plan_of(spec, form=form)
         return
     plan = plan_of(spec, 60, form=form, vocab_low=500, vocab_high=600)
@@ -305,7 +305,7 @@ def test_bad_prompt_options(options: dict[str, object], expected: str) -> None:
 def test_every_workload_describes_itself() -> None:
     words = describe(WORKLOADS)
     assert list(words) == list(WORKLOADS)
-    assert words["chat"].startswith("One question, one answer. Parameters: prompt=lognormal(45;1.70;2048), ")
+    assert words["chat"].startswith("One question, one response. Parameters: prompt=lognormal(45;1.70;2048), ")
     assert words["synthetic"].endswith("Parameters: prompt=128, output=128.")
 
 

@@ -42,12 +42,12 @@ class StubConfig(msgspec.Struct, frozen=True, kw_only=True):
     stall_at_s: float | None = None  # the world stops so long after the first request ...
     stall_s: float = 0.0  # ... for so long: nothing is computed or sent, requests queue
     refuse_rate: float = 0.0  # an OpenAI error with status 503
-    hang_rate: float = 0.0  # no answer, ever
+    hang_rate: float = 0.0  # no response, ever
     cut_rate: float = 0.0  # the connection breaks off in the middle of the stream
     malformed_rate: float = 0.0  # an event that is not JSON in the middle
     error_event_rate: float = 0.0  # an error event in the middle
     garbage_rate: float = 0.0  # bytes that are no HTTP
-    continue_first: bool = False  # "100 Continue" before each answer
+    continue_first: bool = False  # "100 Continue" before each response
     die_after: int | None = None  # after so many requests everything closes for good
     usage: bool = True  # when asked for
     running_usage: bool = False  # token counts in every chunk
@@ -62,7 +62,7 @@ class StubConfig(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str = ""
     metrics: bool = True
     model: str = "stub"
-    plain: bool = False  # answers JSON although a stream was asked for
+    plain: bool = False  # responds JSON although a stream was asked for
 
 
 @dataclass
@@ -110,7 +110,7 @@ def framed(data: bytes) -> bytes:
 
 
 def text_of(k: int) -> str:
-    """The text of chunk k of every answer."""
+    """The text of chunk k of every response."""
     return f" w{k}"
 
 
@@ -329,21 +329,21 @@ class StubConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         key = self.server.config.api_key
         if key and self._headers.get("authorization") != f"Bearer {key}":
-            self._answer(401, b'{"error": {"message": "wrong API key", "type": "authentication_error"}}')
+            self._respond(401, b'{"error": {"message": "wrong API key", "type": "authentication_error"}}')
         elif self._path.endswith("/v1/models"):
-            self._answer(200, msgspec.json.encode({"object": "list", "data": [{"id": self.server.config.model}]}))
+            self._respond(200, msgspec.json.encode({"object": "list", "data": [{"id": self.server.config.model}]}))
         elif self._path.endswith("/metrics") and self.server.config.metrics:
-            self._answer(200, self.server.page(), "text/plain; version=0.0.4")
+            self._respond(200, self.server.page(), "text/plain; version=0.0.4")
         elif self._path.endswith(("/v1/completions", "/v1/chat/completions")):
             self._serve()
         else:
-            self._answer(404, b'{"error": {"message": "no such route", "type": "invalid_request_error"}}')
+            self._respond(404, b'{"error": {"message": "no such route", "type": "invalid_request_error"}}')
 
     @property
     def _closes(self) -> bool:
         return self.server.config.close_each or self._headers.get("connection") == "close"
 
-    def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+    def _respond(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         config = self.server.config
         head = f"HTTP/1.1 {status} Because\r\ncontent-type: {content_type}\r\n".encode()
         if config.content_length:
@@ -361,7 +361,7 @@ class StubConnection(asyncio.Protocol):
             self.transport.close()
             return
         if server.config.plain:
-            self._answer(200, b'{"choices": [{"text": "all at once"}]}')
+            self._respond(200, b'{"choices": [{"text": "all at once"}]}')
             return
         request, parsed, times = server.arrive(self._path, self._headers, self._body)
         self._request = request
@@ -390,7 +390,7 @@ class StubConnection(asyncio.Protocol):
         if self._next == 0:
             if request.fate == "refused":
                 self._end()
-                self._answer(503, b'{"error": {"message": "queue full", "type": "overloaded_error"}}')
+                self._respond(503, b'{"error": {"message": "queue full", "type": "overloaded_error"}}')
                 return
             if request.fate == "garbage":
                 self._end()

@@ -35,7 +35,7 @@ class Horizon(msgspec.Struct, frozen=True):
 
 
 class Arrivals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A process of arrivals that does not depend on answers (an open loop)."""
+    """A process of arrivals that does not depend on responses (an open loop)."""
 
     def times(self, horizon: Horizon, rng: np.random.Generator) -> Times:
         raise NotImplementedError
@@ -148,7 +148,7 @@ class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A closed loop: ``users`` that each keep one request in flight and pause ``think`` seconds after an answer."""
+    """A closed loop: ``users`` that each keep one request in flight and pause ``think`` seconds after a response."""
 
     users: Annotated[int, Meta(ge=1, le=100_000)] = 1
     think: Seconds = 0.0

@@ -154,7 +154,7 @@ def _nothing_new(runs: Sequence[Run]) -> dict[str, str]:
     if all(run.summary.tpot_s.p50.value is not None for run in runs):
         found["e2e_s.p50"] = "it is TTFT + (n - 1) TPOT"
     if kept_up := all(_kept_up(run) for run in runs):
-        found["output_tokens_per_s"] = "an open loop that keeps up answers what it is offered"
+        found["output_tokens_per_s"] = "an open loop that keeps up completes what it is offered"
     everything_good = all(run.summary.goodput_rps.value == run.summary.request_rate_rps.value for run in runs)
     if everything_good and (kept_up or all(run.slo == Slo() for run in runs)):
         found["goodput_rps"] = "all answered requests attained their SLOs"

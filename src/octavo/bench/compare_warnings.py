@@ -27,7 +27,7 @@ def warnings_of(runs_by_label: Mapping[str, Sequence[Run]]) -> list[str]:
     found += _differences(runs_by_label)
     for label, run in runs:
         if run.valid and run.summary.stationary is False:
-            found.append(f"{label} of {run.created} was not stationary: its figures depend on how long it ran")
+            found.append(f"{label} of {run.created} was not stationary: its metrics depend on how long it ran")
     if not interleaved(runs_by_label):
         found.append(
             "the runs were not interleaved: what changed on the machine meanwhile looks like the label; run A B A B"

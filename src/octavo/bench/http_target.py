@@ -21,7 +21,7 @@ FORMS = ("tokens", "text", "messages")  # exact lengths first
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server takes. ``forms``: which prompts; ``ignore_eos``: accepted, and the answer had the asked length."""
+    """What a server takes. ``forms``: which prompts; ``ignore_eos``: accepted, and the response had the asked length."""
 
     model: str
     forms: tuple[str, ...]
@@ -36,22 +36,22 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def probe(target: Target) -> Abilities:
-    """Ask the server for short answers in every form. Raises ``BenchError`` if it answers none."""
+    """Ask the server for short responses in every form. Raises ``BenchError`` if it accepts none."""
     with httpx.Client(timeout=PROBE_TIMEOUT_S, headers=authorization(target)) as client:
         model = target.model or _first_model(client, target)
         found: dict[str, int | None] = {}
         refusals = []
         with_eos = True
         for form in FORMS:
-            answer = _ask(client, target, _body(model, form, ignore_eos=True), form)
-            if isinstance(answer, str):  # perhaps it was the unknown parameter
-                refusals.append(f"{form}: {answer}")
-                answer = _ask(client, target, _body(model, form, ignore_eos=False), form)
-                with_eos = with_eos and isinstance(answer, str)
-            if not isinstance(answer, str):
-                found[form] = answer
+            response = _ask(client, target, _body(model, form, ignore_eos=True), form)
+            if isinstance(response, str):  # perhaps it was the unknown parameter
+                refusals.append(f"{form}: {response}")
+                response = _ask(client, target, _body(model, form, ignore_eos=False), form)
+                with_eos = with_eos and isinstance(response, str)
+            if not isinstance(response, str):
+                found[form] = response
     if not found:
-        raise BenchError(f"{target.base} answers no kind of prompt ({'; '.join(refusals)[:300]})")
+        raise BenchError(f"{target.base} accepts no kind of prompt ({'; '.join(refusals)[:300]})")
     counts = list(found.values())
     honoured = with_eos and all(count in (None, PROBE_TOKENS) for count in counts)
     return Abilities(model=model, forms=tuple(found), ignore_eos=honoured, usage=None not in counts)
@@ -127,7 +127,7 @@ def _body(model: str, form: str, *, ignore_eos: bool) -> dict[str, Any]:
 
 
 def _ask(client: httpx.Client, target: Target, body: dict[str, Any], form: str) -> int | str | None:
-    """Output tokens by the server's usage (None: it gave no usage), or why there was no answer."""
+    """Output tokens by the server's usage (None: it gave no usage), or why there was no response."""
     route = "chat/completions" if form == "messages" else "completions"
     try:
         response = client.post(f"{target.base}/v1/{route}", json=body)

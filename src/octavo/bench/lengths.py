@@ -47,7 +47,7 @@ class Uniform(msgspec.Struct, frozen=True):
 
 
 class LogNormal(msgspec.Struct, frozen=True):
-    """exp(N(ln median, sigma^2)), rounded, cut at ``max``: the usual shape of prompt and answer lengths."""
+    """exp(N(ln median, sigma^2)), rounded, cut at ``max``: the usual shape of prompt and response lengths."""
 
     median: float
     sigma: float

@@ -33,8 +33,8 @@ from octavo.bench.workloads import Conversation, Trace, Workload, parse_workload
 from octavo.errors import ConfigError
 
 # of a closed loop that is limited by time alone: nobody knows how many requests it will send, so as many are planned as
-# users with answers within this time would send
-FASTEST_ANSWER_S = 0.1
+# users with responses within this time would send
+FASTEST_RESPONSE_S = 0.1
 
 
 class TimedConversation(NamedTuple):
@@ -127,7 +127,7 @@ def _closed_count(pace: Closed, options: PlanOptions) -> int:
     if options.num_requests is not None:
         return options.num_requests
     assert options.duration_s is not None
-    return min(options.max_requests + 1, math.ceil(pace.users * options.duration_s / (pace.think + FASTEST_ANSWER_S)))
+    return min(options.max_requests + 1, math.ceil(pace.users * options.duration_s / (pace.think + FASTEST_RESPONSE_S)))
 
 
 def _paired(starts: Iterator[float | None], shape: Workload, draw: Draw) -> Iterator[TimedConversation]:

@@ -30,7 +30,7 @@ class Window:
 
 def steady_window(counted: Sequence[RequestRecord], answered: Sequence[RequestRecord], warm_up_s: float) -> Window:
     """From the end of the warm-up to the last intended send: what ends later ends in a system that runs empty. A run that did
-    less than half of its work by then (one burst) is taken to its last answer instead."""
+    less than half of its work by then (one burst) is taken to its last response instead."""
     due = [one.intended_s for one in counted]
     ends = [one.end_s for one in answered if one.end_s is not None]
     start_s = max(warm_up_s, min(due, default=0.0))

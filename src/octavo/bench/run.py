@@ -74,7 +74,7 @@ async def run_plan(
     interrupts: Interrupts | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunOutcome:
-    """Send ``plan`` to ``target`` and wait for all answers.
+    """Send ``plan`` to ``target`` and wait for all responses.
 
     Raises ``BenchError`` if the server cannot be reached, ``ConfigError`` for a plan, URL or journal path that cannot be used:
     all before the first request. After it nothing raises: what goes wrong is in the records and the verdict. With a

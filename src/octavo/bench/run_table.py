@@ -69,7 +69,7 @@ def run_lines(run: Run) -> list[str]:
 def drift(summary: Summary) -> str:
     """Of a run that is not stationary."""
     p_value = "" if summary.slope_p_value is None else f" (p = {summary.slope_p_value:.2g})"
-    return f"not stationary{p_value}: latencies drift, so these figures depend on the duration"
+    return f"not stationary{p_value}: latencies drift, so these metrics depend on the duration"
 
 
 def knee_line(knee: Knee | None) -> str:

@@ -31,7 +31,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float | None = None
     prompt_tokens: float | None = None  # mean, by the server's count
     cached_tokens: float | None = None
-    ended_early: int = 0  # answers shorter than asked for: the server does not honour ignore_eos
+    ended_early: int = 0  # responses shorter than asked for: the server does not honour ignore_eos
     tokens_are_chunks: bool = False  # the server counts no tokens: chunks were counted instead
     error: str | None = None  # the first one
     invalid_reason: str | None = None  # the client could not keep up
@@ -51,7 +51,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 def measure(plan: LoadPlan, records: Sequence[RequestRecord], invalid_reason: str | None = None) -> Measured:
-    """The figures of one run of ``plan``."""
+    """The metrics of one run of ``plan``."""
     ok = [
         one for one in records if one.outcome is Outcome.OK and one.end_s is not None and one.first_token_s is not None
     ]

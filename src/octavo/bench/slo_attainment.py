@@ -37,13 +37,13 @@ def check_slos(records: Sequence[RequestRecord], slo: Slo, share: float = SHARE)
     """One check for each limit of ``slo``, over the requests that bring no SLO of their own; and "all", every target of
     every request, where that says more. ``records`` in the order of intended sends, failed ones included."""
     common = [one for one in records if one.slo is None]
-    figures: tuple[tuple[str, float | None, Callable[[RequestRecord], float | None]], ...] = (
+    latencies: tuple[tuple[str, float | None, Callable[[RequestRecord], float | None]], ...] = (
         ("ttft_s", slo.ttft_s, lambda one: one.ttft_s),
         ("tpot_s", slo.tpot_s, _tpot_s),
         ("e2e_s", slo.e2e_s, lambda one: one.e2e_s),
     )
     found = []
-    for what, limit_s, of in figures:
+    for what, limit_s, of in latencies:
         if limit_s is None:
             continue
         judged = [one for one in common if one.outcome is not Outcome.OK or of(one) is not None or what != "tpot_s"]

@@ -1,7 +1,7 @@
 """Summary of a run's records: the steady state, every metric with its 95 % confidence interval.
 
 Failed and timed-out requests are counted and violate their SLOs; they are never averaged into a latency. ``FORMULAS`` says in
-words what each figure is; it travels in the result file.
+words what each metric is; it travels in the result file.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ FORMULAS = {
     "ttft_s": "time to first token = first non-empty token - intended send",
     "uncorrected_ttft_s": "first non-empty token - actual send; hides the time a request waited in the client",
     "tpot_s": "time per output token = (e2e - ttft) / (n - 1), n = output tokens of the server's usage; n >= 2",
-    "e2e_s": "end of the answer - intended send",
-    "uncorrected_e2e_s": "end of the answer - actual send",
-    "inter_chunk_s": "time between two chunks with text of one answer, never divided by the tokens in them",
+    "e2e_s": "end of the response - intended send",
+    "uncorrected_e2e_s": "end of the response - actual send",
+    "inter_chunk_s": "time between two chunks with text of one response, never divided by the tokens in them",
     "tokens_per_chunk": "output tokens / chunks with text; above 1 under speculative decoding, where tpot_s < inter_chunk_s",
     "goodput_rps": "requests that ended in the steady-state window and met all their SLOs (their own or the run's; without SLO: "
     "answered) / window",
@@ -128,7 +128,7 @@ def latency(values: Array, seed: int) -> Latency:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a group's figures are taken over."""
+    """What a group's metrics are taken over."""
 
     window: Window
     warm_up_s: float
@@ -158,7 +158,7 @@ def _warnings(responses: Array) -> list[str]:
 
 
 def _chunk_gaps(records: Sequence[RequestRecord]) -> Array:
-    """Gaps between the chunks of each answer, in the order in which they ended, over all answers."""
+    """Gaps between the chunks of each response, in the order in which they ended, over all responses."""
     times = [np.asarray(one.chunk_s, dtype=np.float64) for one in records if len(one.chunk_s) > 1]
     if not times:
         return np.zeros(0)
@@ -187,7 +187,7 @@ def _group(records: Sequence[RequestRecord], good: set[int], scope: Scope) -> di
     answered = [one for one in records if one.outcome is Outcome.OK]
     steady = [one for one in answered if one.intended_s >= scope.warm_up_s]
     met = [one for one in answered if one.index in good]
-    figures: dict[str, Counts | Interval | Latency | float | int | None] = {
+    metrics: dict[str, Counts | Interval | Latency | float | int | None] = {
         "requests": count(records, scope.warm_up_s),
         "slo_met_share": len(met) / len(records) if records else None,
         "goodput_rps": request_arrivals(met).rate(scope.window, scope.seed),
@@ -196,5 +196,5 @@ def _group(records: Sequence[RequestRecord], good: set[int], scope: Scope) -> di
         "tpot_s": _latency(steady, lambda one: one.tpot_s, scope.seed),
         "e2e_s": _latency(steady, lambda one: one.e2e_s, scope.seed),
     }
-    plain: dict[str, Any] = msgspec.to_builtins(figures)
+    plain: dict[str, Any] = msgspec.to_builtins(metrics)
     return plain

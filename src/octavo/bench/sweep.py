@@ -136,7 +136,7 @@ def _steady(run: Run) -> list[RequestRecord]:
 
 
 def _grows(records: Sequence[RequestRecord]) -> bool:
-    """Whether the later half of the answers was the slower one (a queue that empties is not a reason to refuse a rate)."""
+    """Whether the later half of the responses was the slower one (a queue that empties is not a reason to refuse a rate)."""
     latencies = [one.e2e_s for one in records if one.outcome is Outcome.OK and one.e2e_s is not None]
     half = len(latencies) // 2
     return half > 0 and float(np.median(latencies[half:])) > float(np.median(latencies[:half]))

@@ -39,7 +39,7 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     priority: int | None = None
     slo: Slo | None = None  # None: the run's own
     # index of the turn before: sent ``think_s`` after that one ended. ``messages`` then holds the new messages only: the
-    # client sends those of the turn before, its answer, then these
+    # client sends those of the turn before, its response, then these
     after: int | None = None
     think_s: float = 0.0
     extra: dict[str, Any] = {}  # further body fields, e.g. temperature, seed
@@ -47,7 +47,7 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that will be sent, decided before the run. ``send_s[i]`` is request i's intended send time; None for one
-    that follows another turn, or a user of a closed loop, whose time depends on an answer. A user of a closed loop takes the
+    that follows another turn, or a user of a closed loop, whose time depends on a response. A user of a closed loop takes the
     first request that nobody took and that follows no other, then the turns that follow it, then the next."""
 
     workload: str
@@ -56,7 +56,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     requests: list[BenchRequest]
     send_s: list[float | None]
     concurrency: int | None = None  # closed loop: users that each keep one request in flight
-    think_s: float = 0.0  # closed loop: a user's pause between answer and next request
+    think_s: float = 0.0  # closed loop: a user's pause between response and next request
     duration_s: float | None = None  # stop sending after this long
     # what was done to the workload (lengths clipped, trace scaled or ended early), in words for the report
     notes: list[str] = []
@@ -123,7 +123,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A figure with its 95 % confidence interval; all None where there is nothing to say (no such requests)."""
+    """A value with its 95 % confidence interval; all None where there is nothing to say (no such requests)."""
 
     value: float | None
     low: float | None
@@ -187,7 +187,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     stationary: bool | None = None  # slope test on the steady state; None: too few requests to tell
     slope_p_value: float | None = None
     slo_checks: list[SloCheck] = msgspec.field(name="promises", default_factory=list)  # empty without an SLO
-    warnings: list[str] = []  # why figures are less certain than their intervals say
+    warnings: list[str] = []  # why values are less certain than their intervals say
 
 
 class ClientLag(msgspec.Struct, frozen=True, kw_only=True):

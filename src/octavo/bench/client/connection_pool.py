@@ -35,7 +35,7 @@ def tls_context(target: Target, address: Address) -> ssl.SSLContext | None:
 
 
 class Dialer:
-    """Opens connections to one target. Its host is looked up once; the first address that answers is used from then on."""
+    """Opens connections to one target. Its host is looked up once; the first address that accepts is used from then on."""
 
     def __init__(self, target: Target, address: Address) -> None:
         self._address = address

@@ -38,7 +38,7 @@ def verdict(records: list[RequestRecord], health: Health, options: ClientOptions
     """None: valid. Else the reasons, the gravest first, in one line."""
     reasons = [
         health.stopped,
-        _nothing_answered(records),
+        _no_response(records),
         _limit(health),
         _lag(records, options),
         _stalled(health, options),
@@ -51,7 +51,7 @@ def lags_s(records: list[RequestRecord]) -> list[float]:
     return [record.client_lag_s for record in records if not record.not_sent]
 
 
-def _nothing_answered(records: list[RequestRecord]) -> str | None:
+def _no_response(records: list[RequestRecord]) -> str | None:
     if any(record.outcome is Outcome.OK for record in records):
         return None
     error = next((record.error for record in records if record.error), None)

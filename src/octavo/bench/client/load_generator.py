@@ -27,7 +27,7 @@ PROGRESS_S = 0.5
 QUIET_S = 0.01  # observers are told when nothing is to be sent for so long, or when they have waited for long
 EARLY_S = 1e-6  # a timer that fires by less too early has fired in time
 BURST = 64  # requests sent in a row before the loop may read again
-NOBODY_PAUSE_S = 0.1  # a closed loop's user knocks so often at a server that does not answer at all
+NOBODY_PAUSE_S = 0.1  # a closed loop's user knocks so often at a server that does not respond at all
 
 
 class Wire(NamedTuple):

@@ -49,7 +49,7 @@ def _model(target: Target, response: httpx.Response) -> str:
     if response.status_code in (401, 403):
         raise BenchError(f"{target.base}: {response.status_code}, the server wants another API key")
     if response.status_code == 404 and target.model:
-        return target.model  # a server without this route may still answer
+        return target.model  # a server without this route may still respond
     try:
         names = [str(card["id"]) for card in response.json()["data"]]
         response.raise_for_status()

@@ -187,7 +187,7 @@ class Response:
 
     def _so_far(self) -> str:
         if self.record.status is None:
-            return "before any answer"
+            return "before any response"
         return f"after {len(self.record.chunk_s)} chunks"
 
     def _end_well(self, now_s: float) -> None:
@@ -202,7 +202,7 @@ class Response:
             record.output_tokens = len(record.chunk_s)
             record.tokens_are_chunks = True
         if not record.output_tokens:
-            self.end(Outcome.FAILED, "an answer without a token", now_s)
+            self.end(Outcome.FAILED, "a response without a token", now_s)
         else:
             self.end(Outcome.OK, None, now_s)
 
@@ -221,7 +221,7 @@ class Response:
 
 
 class Page:
-    """An ordinary answer, collected: /metrics."""
+    """An ordinary response, collected: /metrics."""
 
     __slots__ = ("_parts", "_then", "ended", "status")
 

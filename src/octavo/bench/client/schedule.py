@@ -53,7 +53,7 @@ class Schedule:
         return self._turns.get(index, [])
 
     def ended(self, index: int, end_s: float, *, ok: bool, pause_s: float = 0.0) -> list[int]:
-        """Request ``index`` ended. Returns the turns that now cannot be sent, as there is no answer to go on from.
+        """Request ``index`` ended. Returns the turns that now cannot be sent, as there is no response to go on from.
 
         A closed loop's user goes on ``pause_s`` later than planned, e.g. when there is nobody to talk to.
         """

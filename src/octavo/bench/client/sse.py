@@ -14,7 +14,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class MalformedStreamError(BenchError):
-    """The server's answer is not what it should be."""
+    """The server's response is not what it should be."""
 
 
 class SseParser:

@@ -72,12 +72,12 @@ class Prompt(msgspec.Struct, frozen=True):
     def of(cls, request: BenchRequest) -> Prompt:
         return cls(request.text, request.token_ids, request.messages)
 
-    def then(self, answer: str, request: BenchRequest) -> Prompt:
-        """The prompt of the turn ``request`` that follows this one and its ``answer``."""
+    def then(self, response: str, request: BenchRequest) -> Prompt:
+        """The prompt of the turn ``request`` that follows this one and its ``response``."""
         if self.messages is not None and request.messages is not None:
-            return Prompt(messages=[*self.messages, {"role": "assistant", "content": answer}, *request.messages])
+            return Prompt(messages=[*self.messages, {"role": "assistant", "content": response}, *request.messages])
         assert self.text is not None and request.text is not None, "check_plan refuses other kinds"
-        return Prompt(text=self.text + answer + request.text)
+        return Prompt(text=self.text + response + request.text)
 
 
 class RequestWriter:
@@ -177,6 +177,6 @@ def _check_turn(plan: LoadPlan, request: BenchRequest, kind: str) -> None:
         raise ConfigError(f"plan: request {request.index} follows {request.after}; a turn follows an earlier request")
     if kind == "token_ids" or getattr(plan.requests[request.after], kind) is None:
         raise ConfigError(
-            f"plan: request {request.index} ({kind}) cannot follow request {request.after}: the answer comes as text, so "
+            f"plan: request {request.index} ({kind}) cannot follow request {request.after}: the response comes as text, so "
             "both must be messages or both text"
         )

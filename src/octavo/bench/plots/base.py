@@ -35,12 +35,12 @@ class Plot(Generic[S]):
 
 
 def alone(kind: Plot[Sequence[S]]) -> Plot[S]:
-    """A figure of several, of one."""
+    """A plot of several, of one."""
     return Plot(kind.name, kind.caption, lambda one: kind.draw((one,)))
 
 
 def encode(figure: Figure, form: str) -> bytes:
-    """The bytes of an SVG or PNG file: the same for the same figure, without dates. Text is drawn as outlines, so that it
+    """The bytes of an SVG or PNG file: the same for the same plot, without dates. Text is drawn as outlines, so that it
     looks alike wherever it is opened."""
     target = io.BytesIO()
     with rc_context(RC), warnings.catch_warnings():
@@ -50,7 +50,7 @@ def encode(figure: Figure, form: str) -> bytes:
 
 
 def inline_svg(svg: bytes, prefix: str) -> str:
-    """An SVG as part of an HTML page: no prolog, no comments, and ids that no other figure of the page has."""
+    """An SVG as part of an HTML page: no prolog, no comments, and ids that no other plot of the page has."""
     text = svg.decode()
     text = re.sub(r"<!--.*?-->\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = text.replace("xlink:href=", "href=")

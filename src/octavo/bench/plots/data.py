@@ -75,7 +75,7 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
 
 @dataclass(frozen=True)
 class Styled:
-    """A run as a line of a figure; ``label`` is empty for all but the first of its kind."""
+    """A run as a line of a plot; ``label`` is empty for all but the first of its kind."""
 
     run: Run
     look: Look
@@ -113,7 +113,7 @@ def latencies(run: Run, key: str) -> Array:
 
 
 def size_of(runs: Sequence[Run]) -> str:
-    """How much a figure rests on."""
+    """Sample size behind a plot."""
     num = sum(len(steady(run)) for run in runs)
     return f"{num} requests" if len(runs) == 1 else f"{num} requests, {len(runs)} runs"
 

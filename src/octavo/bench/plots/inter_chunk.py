@@ -16,7 +16,7 @@ from octavo.bench.types import Run
 
 
 def gaps(run: Run) -> tuple[Array, Array]:
-    """Seconds between neighbouring chunks of the steady state's answers; and the longest of each answer."""
+    """Seconds between neighbouring chunks of the steady state's responses; and the longest of each response."""
     each = [np.diff(np.asarray(one.chunk_s, dtype=np.float64)) for one in steady(run) if len(one.chunk_s) > 1]
     if not each:
         return np.zeros(0), np.zeros(0)
@@ -43,7 +43,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         finish_panel(axes, seen, tail=True, smallest=max(smallest, 1e-5))
     panels[0].set(title="every pause", xlabel="time between two chunks [ms]", ylabel="pauses longer than this")
     panels[1].set(
-        title="longest pause of an answer", xlabel="its longest pause [ms]", ylabel="answers with a longer one"
+        title="longest pause of a response", xlabel="its longest pause [ms]", ylabel="responses with a longer one"
     )
     fit_legend(figure, line_handles(lines) if len(lines) > 1 else [mark_handle()])
     return figure
@@ -51,6 +51,6 @@ def draw(runs: Sequence[Run]) -> Figure | None:
 
 PLOT = Plot(
     "inter-chunk",
-    "Left, all pauses between chunks of an answer; right, the longest that each reader saw: stalls that an average (TPOT) hides.",
+    "Left, all pauses between chunks of a response; right, the longest of each: stalls that an average (TPOT) hides.",
     draw,
 )

@@ -39,7 +39,7 @@ KNEE_LINE: Any = (0, (1, 1.5))
 
 
 def points(runs: Sequence[Run], of: Callable[[Run], Interval]) -> list[tuple[float, Interval]]:
-    """Offered rate and figure, of each valid run that has both, by rate."""
+    """Offered rate and metric, of each valid run that has both, by rate."""
     found = [(rate, of(run)) for run in runs if run.valid and (rate := offered_rps(run)) is not None]
     return sorted(((rate, one) for rate, one in found if one.value is not None), key=lambda pair: pair[0])
 

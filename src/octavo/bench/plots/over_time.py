@@ -88,6 +88,6 @@ def _failed(axes: Axes, due: list[float]) -> None:
 PLOT = Plot(
     "latency-over-time",
     "One mark a request, where it was due. A slope is a queue that grows, a wall of marks a stall; the grey part is the warm-up, "
-    "which no figure counts.",
+    "which no metric counts.",
     draw,
 )

@@ -83,7 +83,7 @@ def shade(index: int, count: int) -> Look:
 
 
 def new_figure(height_in: float, title: str) -> Figure:
-    """A figure as wide as a page, with its title at the left."""
+    """A plot as wide as a page, with its title at the left."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontweight="bold")
     return figure

@@ -87,7 +87,7 @@ def _steady_mean(axes: Axes, run: Run, end_s: float) -> None:
 
 PLOT = Plot(
     "throughput",
-    "Answered should follow due: where it stays below, requests pile up. The steady mean is the summary's figure; the end of a "
+    "Answered should follow due: where it stays below, requests pile up. The steady mean is the summary's value; the end of a "
     "run, where the server runs empty, is not in it.",
     draw,
 )

@@ -20,7 +20,7 @@ FOOTNOTE = (
     "Every latency counts from the moment a request was due. Intervals are 95 % confidence intervals; failed and timed-out "
     "requests are in no latency."
 )
-MOST_DRAWN = 12  # runs with figures of their own: more make a page that no browser likes
+MOST_DRAWN = 12  # runs with plots of their own: more make a page that no browser likes
 
 
 def sections(results: Results, pen: Pen) -> list[Section]:
@@ -40,7 +40,7 @@ def sections(results: Results, pen: Pen) -> list[Section]:
 
 
 def render(found: Sequence[Section], title: str = "octavo bench", footnote: str = FOOTNOTE) -> str:
-    """One HTML file: style and figures inside, no scripts, nothing fetched. All text is escaped; only figures, which are ours,
+    """One HTML file: style and plots inside, no scripts, nothing fetched. All text is escaped; only plots, which are ours,
     are not."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
@@ -58,5 +58,5 @@ def render(found: Sequence[Section], title: str = "octavo bench", footnote: str 
 
 
 def _svg(picture: Picture) -> Markup:
-    """The text in a figure is outlines, so nothing that a server wrote is in it as text."""
+    """The text in a plot is outlines, so nothing that a server wrote is in it as text."""
     return Markup(inline_svg(picture.files["svg"], picture.key))  # noqa: S704

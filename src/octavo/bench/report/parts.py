@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Bounded:
-    """A cell with a figure and, smaller, its interval."""
+    """A cell with a value and, smaller, its interval."""
 
     value: str
     bounds: str
@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """``files``: the bytes of the figure in each format; "svg" is always there."""
+    """``files``: the bytes of the plot in each format; "svg" is always there."""
 
     key: str  # of its section and its kind: unlike any other on the page, and the name of its file
     caption: str
@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws figures for the page, and in the formats that are wanted as files."""
+    """Draws plots for the page, and in the formats that are wanted as files."""
 
     forms: tuple[str, ...] = ("svg",)
 

@@ -18,7 +18,7 @@ PERCENTILES = ("mean", "p50", "p90", "p99")
 
 
 def run_section(run: Run, key: str, pen: Pen, *, folded: bool = False, drawn: bool = True) -> Section:
-    """``drawn``: with its figures."""
+    """``drawn``: with its plots."""
     doubts = [drift(run.summary)] if run.summary.stationary is False else []
     return Section(
         key=key,

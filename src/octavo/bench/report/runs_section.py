@@ -20,7 +20,7 @@ from octavo.errors import BenchError
 def runs_section(runs: Sequence[Run], keys: Sequence[str], pen: Pen) -> Section:
     """The table of runs; ``keys``: the sections that tell more of each."""
     bad = [run for run in runs if not run.valid]
-    rows = [(run.name or NOTHING, _short(run), run.created[:19], *_figures(run)) for run in runs]
+    rows = [(run.name or NOTHING, _short(run), run.created[:19], *_metrics(run)) for run in runs]
     return Section(
         key="runs",
         title="All runs",
@@ -44,7 +44,7 @@ FIGURES = (
 )
 
 
-def _figures(run: Run) -> tuple[Cell, ...]:
+def _metrics(run: Run) -> tuple[Cell, ...]:
     summary = run.summary
     return (
         str(run.requests.ok),
@@ -117,7 +117,7 @@ def sweep_sections(runs: Sequence[Run], pen: Pen) -> list[Section]:
 
 def _sweep(key: str, series: Series, pen: Pen) -> Section:
     headings = ("offered [1/s]", "verdict", "answered [1/s]", *FIGURES)
-    rows = [(_rate(run), _short(run), bounded(run.summary.request_rate_rps), *_figures(run)) for run in series.runs]
+    rows = [(_rate(run), _short(run), bounded(run.summary.request_rate_rps), *_metrics(run)) for run in series.runs]
     return Section(
         key=key,
         title=f"Latency against load: {series.name}",

@@ -17,8 +17,8 @@ from octavo.errors import ConfigError
 class MultiTurn(Workload, frozen=True):
     """Conversations of several turns; a user thinks for an exponential time of mean ``think`` seconds between them.
 
-    Lengths as in ShareGPT v3: a first question like that of ``chat``, later ones lognormal(18;1.20), answers lognormal(209;1.03).
-    A conversation ends early where history, question and answer would pass the longest prompt allowed.
+    Lengths as in ShareGPT v3: a first question like that of ``chat``, later ones lognormal(18;1.20), responses
+    lognormal(209;1.03). A conversation ends early where history, question and response would pass the longest prompt allowed.
     """
 
     FORM: ClassVar[str] = "messages"
@@ -34,7 +34,7 @@ class MultiTurn(Workload, frozen=True):
     def conversations(self, draw: Draw) -> Iterator[Conversation]:
         if draw.form == "tokens":
             raise ConfigError(
-                "multi-turn conversations are sent as messages or text, not as token ids: the answers come back as text",
+                "multi-turn conversations are sent as messages or text, not as token ids: the responses come back as text",
                 param="form",
             )
         turns = parse_lengths(self.turns)
