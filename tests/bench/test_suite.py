@@ -232,7 +232,7 @@ def test_rows_by_name() -> None:
     assert [row.name for row in choose_scenarios(suite, " mixed , single")] == ["mixed", "single"]
     quick = choose_scenarios(suite, quick=True)
     assert 0 < len(quick) < len(choose_scenarios(suite))
-    with pytest.raises(ConfigError, match="unknown row 'fast'; known: single, prefill-1024"):
+    with pytest.raises(ConfigError, match="unknown scenario 'fast'; known: single, prefill-1024"):
         choose_scenarios(suite, "fast")
     with pytest.raises(ConfigError, match="unknown suite 'gpu'; known: cpu"):
         find_suite("gpu")
@@ -411,7 +411,7 @@ def test_the_commands_refuse_contradictions(command: Callable[..., None]) -> Non
         (("suite", "gpu"), "unknown suite"),
         (("peers",), "no server to measure"),
         (("peers", "a=http://x", "--start", "a=b {port}"), "give it another name"),
-        (("peers", "a=http://x", "--rows", "fast"), "unknown row 'fast'"),
+        (("peers", "a=http://x", "--rows", "fast"), "unknown scenario 'fast'"),
     )
     for words, message in cases:
         with pytest.raises(ConfigError, match=message):

@@ -20,7 +20,7 @@ SHORTEST_PHASE_TOKENS = 8  # a decode phase with fewer tokens in it says nothing
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One repetition of one row. Failed and timed-out requests are counted, never averaged in."""
+    """One repetition of one scenario. Failed and timed-out requests are counted, never averaged in."""
 
     ok: int
     failed: int

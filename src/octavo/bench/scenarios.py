@@ -22,7 +22,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """``repetitions`` of all rows; ``quick_repetitions`` of the quick ones."""
+    """``repetitions`` of all scenarios; ``quick_repetitions`` of the quick ones."""
 
     rows: tuple[Scenario, ...]
     repetitions: int = 3
@@ -33,7 +33,7 @@ WARM_UP = (
     Scenario("warm-up", "synthetic:prompt=32,output=8", users=2, num_requests=2),
     Scenario("warm-up", "synthetic:prompt=128,output=8", users=16, num_requests=16),
 )
-WARM_UP_REPEAT = 1_000_000  # prompts that no row sends
+WARM_UP_REPEAT = 1_000_000  # prompts that no scenario sends
 
 _SHORT = "synthetic:prompt=128,output=128"
 
@@ -64,12 +64,12 @@ def find_suite(name: str) -> Suite:
 
 
 def choose_scenarios(suite: Suite, names: str = "", *, quick: bool = False) -> tuple[Scenario, ...]:
-    """The rows named ``a,b,c``; without names all, or the quick ones. Raises ``ConfigError`` for unknown names."""
+    """The scenarios named ``a,b,c``; without names all, or the quick ones. Raises ``ConfigError`` for unknown names."""
     known = {row.name: row for row in suite.rows}
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in known:
-            raise ConfigError(f"unknown row {name!r}; known: {', '.join(known)}", param="rows")
+            raise ConfigError(f"unknown scenario {name!r}; known: {', '.join(known)}", param="rows")
     if wanted:
         return tuple(known[name] for name in dict.fromkeys(wanted))
     return tuple(row for row in suite.rows if row.quick or not quick)

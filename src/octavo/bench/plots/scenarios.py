@@ -30,14 +30,14 @@ def draw_rates(rows: Sequence[ScenarioResult]) -> Figure | None:
 def _bars(
     rows: Sequence[ScenarioResult], of: Callable[[ScenarioResult], Spread | None], words: tuple[float, str, str]
 ) -> Figure | None:
-    """Grouped by row, one bar a target, whiskers from the lowest repetition to the highest."""
+    """Grouped by scenario, one bar a target, whiskers from the lowest repetition to the highest."""
     factor, title, axis = words
     found = {(row.row, row.target): spread for row in rows if (spread := of(row)) is not None}
     if not found:
         return None
     names = list(dict.fromkeys(row for row, _ in found))
     targets = list(dict.fromkeys(row.target for row in rows))
-    figure = new_figure(1.2 + len(names) * (0.16 + 0.2 * len(targets)), f"{title}, by row")
+    figure = new_figure(1.2 + len(names) * (0.16 + 0.2 * len(targets)), f"{title}, by scenario")
     axes = figure.subplots()
     thick = 0.8 / len(targets)
     for number, target in enumerate(targets):
@@ -98,13 +98,13 @@ def _shown(low: float | None, high: float | None) -> bool:
 
 FRACTIONS = Plot(
     "suite-limit",
-    "How much of what the machine could do at best each row reached, by arithmetic on the model and the calibration beside it.",
+    "Share of the machine's limit that each scenario reached, by arithmetic on the model and the calibration beside it.",
     draw_fractions,
 )
-RATES = Plot("suite-rate", "Output tokens per second of each row; rows differ in what they ask.", draw_rates)
+RATES = Plot("suite-rate", "Output tokens per second of each scenario; scenarios differ in what they ask.", draw_rates)
 RATIOS = Plot(
     "peer-ratios",
-    "Taken within each round, where both servers met the same machine. Filled: the interval leaves out 1 (of each row alone, not "
-    "corrected for their number).",
+    "Taken within each round, where both servers met the same machine. Filled: the interval leaves out 1 (each scenario "
+    "alone, not corrected for their number).",
     draw_ratios,
 )
