@@ -1,4 +1,4 @@
-"""The executor's side of the seam: requests as it knows them from plans and its own samples, and the rows of a step."""
+"""Request state of an executor (tokens, block table, parameters), kept up to date by plans; the rows of a step."""
 
 from __future__ import annotations
 
