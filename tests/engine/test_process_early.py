@@ -7,7 +7,7 @@ import psutil
 from octavo.config import EngineConfig
 from octavo.engine.client import ProcessEngineClient
 from octavo.engine.messages import ModelSource, Start
-from octavo.engine.process_handle import Spawned, spawn
+from octavo.engine.process_handle import Spawned, early_engine, spawn
 from support.engine_client import STAND_IN_COMMAND, collect, running, submission
 
 
@@ -40,3 +40,11 @@ def test_one_that_nobody_needs_is_gone_after_discard():
     early.discard()
     assert not psutil.pid_exists(early.process.pid)
     early.discard()
+
+
+def test_the_engine_of_a_server_starts_at_once_and_ends_with_its_context():
+    with early_engine("native") as early:
+        assert early is not None and early.process.poll() is None
+    assert not psutil.pid_exists(early.process.pid)
+    with early_engine("fake") as early:
+        assert early is None

@@ -68,11 +68,10 @@ def _model_name(value: Any) -> str:
 
 def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
     """The engine's process begins with its imports, the longest of all, while this one goes on with its own."""
-    from octavo.engine.process_handle import EARLY_COMMAND, spawn
+    from octavo.engine.process_handle import early_engine
 
     started_s = time.monotonic()
-    early = None if engine.executor == FAKE else spawn(EARLY_COMMAND)
-    try:
+    with early_engine(engine.executor) as early:
         from octavo.observability.logs import setup_logging
         from octavo.server.run import ServePlan, run_server
 
@@ -83,9 +82,6 @@ def _run(model: str, engine: EngineConfig, server: ServerConfig) -> int:
 
         setup_logging()
         return run_server(ServePlan(engine, server, model, _find, _announce, ready, early))
-    finally:
-        if early is not None:
-            early.discard()
 
 
 def ready_lines(facts: ServerReady, start_s: float, key: str) -> Iterator[str]:

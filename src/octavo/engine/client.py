@@ -18,7 +18,7 @@ class ProcessEngineClient:
 
     Everything happens on the event loop that ``start`` ran on. ``failed`` is set once the engine has gone down too often:
     nothing can be served any more, ``failed_reason`` says why. ``command`` starts another engine program (for tests).
-    ``early`` is a process that was started before it was known what to load (see ``launch.spawn``).
+    ``early`` is a process that was started before it was known what to load (see ``process_handle.early_engine``).
     """
 
     def __init__(

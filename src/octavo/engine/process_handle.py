@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,6 +70,20 @@ def spawn(command: tuple[str, ...]) -> Spawned:
             ours.close()
             raise EngineError(f"cannot start the engine process {command[0]}: {error}") from None
     return Spawned(process, ours)
+
+
+@contextlib.contextmanager
+def early_engine(executor: str) -> Iterator[Spawned | None]:
+    """An engine process whose imports, the longest of all, begin now; ended on leaving, if it lives still.
+
+    None for the fake executor, whose engine imports next to nothing. Raises ``EngineError``.
+    """
+    early = None if executor == "fake" else spawn(EARLY_COMMAND)
+    try:
+        yield early
+    finally:
+        if early is not None:
+            early.discard()
 
 
 class EngineProcess(asyncio.Protocol):
