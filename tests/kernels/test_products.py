@@ -9,6 +9,7 @@ import gguf
 import octavo.kernels.ops as K
 from octavo.kernels.fp8_gemm.checks import quantize_blocks
 from octavo.kernels.int4_gemm.checks import dequantize, pack, quantize, unpack
+from octavo.kernels.matmul.shapes import ProductShape
 from octavo.kernels.matmul.tiles import TILES, Kind, default
 from octavo.kernels.matmul.triton import tile_at
 
@@ -103,7 +104,7 @@ def tiles_in_order(function, num_m, num_n, group):
     "kind", [Kind(2, False, True), Kind(2, False, False), Kind(1, True, True), Kind(1, False, False)]
 )
 def test_default_tiles_are_possible(rows, kind):
-    tiles = dict(default((rows, 4096, 4096), kind, SMS).tiles)
+    tiles = dict(default(ProductShape(rows, 4096, 4096), kind, SMS).tiles)
     assert tiles["BLOCK_M"] >= min(rows, 64) and 4096 % (tiles["BLOCK_K"] * tiles["SPLITS"]) == 0
     assert tiles["SPLITS"] == 1 or not tiles["DESCRIPTORS"]
     if kind.blocks:

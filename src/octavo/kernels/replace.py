@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -185,12 +185,20 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return back
 
 
+class _Ragged(NamedTuple):
+    """Where each request's queries and keys are, as ``paged_attention`` takes it: a block of the cache is a request."""
+
+    query_starts: Tensor
+    context_lens: Tensor
+    block_tables: Tensor
+
+
 @lru_cache(maxsize=4)
-def _ragged(requests: int, length: int, context: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Query starts, context lengths, block tables: the same in all layers of a step."""
+def _ragged(requests: int, length: int, context: int, device: torch.device) -> _Ragged:
+    """The same in all layers of a step."""
     count = torch.arange(requests + 1, dtype=torch.int32, device=device)
     lens = torch.full((requests,), context, dtype=torch.int32, device=device)
-    return count * length, lens, count[:-1].unsqueeze(1)
+    return _Ragged(count * length, lens, count[:-1].unsqueeze(1))
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.fp8_gemm.inputs import Shape, make
-from octavo.kernels.matmul.shapes import MANY_ROWS, bf16_matmul, layers
+from octavo.kernels.fp8_gemm.inputs import make
+from octavo.kernels.matmul.shapes import MANY_ROWS, ProductShape, bf16_matmul, layers
 from octavo.kernels.operation import Benchmark, Goal
 
 
@@ -18,7 +18,7 @@ def scaled_mm(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: tor
     return found
 
 
-def _benchmark(name: str, shape: Shape, blocks: bool) -> Benchmark:
+def _benchmark(name: str, shape: ProductShape, blocks: bool) -> Benchmark:
     rows, columns, size = shape
     goals = [Goal("bf16 matmul", 1.4)] if rows >= MANY_ROWS else []
     return Benchmark(

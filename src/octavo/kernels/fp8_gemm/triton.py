@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.gpu.tuning import Config
+from octavo.kernels.matmul.shapes import COMPILED
 from octavo.kernels.matmul.tiles import BLOCK_SCALES, ROW_SCALES, Product, candidates, config_for
 from octavo.kernels.matmul.triton import ahead, launch
 
@@ -33,10 +34,9 @@ def _product_of(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: t
     return Product(a, b, dtype or torch.bfloat16, True, a_scale, b_scale, scales)
 
 
-_SHAPES = ((16, 4096, 4096), (256, 4096, 4096), (4096, 4096, 4096))
 AHEAD = tuple(
     entry
     for scales in (ROW_SCALES, BLOCK_SCALES)
     for element, architecture in (("fp8e4nv", 90), ("u8", 80))
-    for entry in ahead(element, "bf16", _SHAPES, True, scales, (architecture,))
+    for entry in ahead(element, "bf16", COMPILED, True, scales, (architecture,))
 )

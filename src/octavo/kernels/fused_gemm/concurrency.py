@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,18 @@ from octavo.kernels.fused_gemm.cuda import mma
 from octavo.kernels.gpu.lab.timing import dispatch_overhead, measure
 from octavo.kernels.matmul.cuda import run_mma
 
-SHAPES = ((32, 128, 1024, 1024), (32, 16, 1024, 1024), (8, 1024, 1024, 1024))  # products, M, K, N
-TINY = ((2, 16, 32, 32),)
+
+class Stack(NamedTuple):
+    """``num`` products of ``[rows, inner]`` and ``[inner, columns]``."""
+
+    num: int
+    rows: int
+    inner: int
+    columns: int
+
+
+SHAPES = (Stack(32, 128, 1024, 1024), Stack(32, 16, 1024, 1024), Stack(8, 1024, 1024, 1024))
+TINY = (Stack(2, 16, 32, 32),)
 NUM_STREAMS = 4
 
 
@@ -78,7 +88,7 @@ def ways(a: Tensor, b: Tensor) -> dict[str, Callable[[], object]]:
     return calls | {"one launch": lambda: grouped(a, b), "torch.bmm": lambda: torch.bmm(a, b)}
 
 
-def study(shape: tuple[int, int, int, int], device: torch.device) -> Iterator[dict[str, Any]]:
+def study(shape: Stack, device: torch.device) -> Iterator[dict[str, Any]]:
     """A row for each way, all side by side: times on the GPU, and seconds that the host takes to issue them.
 
     The GPU's times begin behind a flush of its cache, which hides what the host takes: whoever has nothing else in the queue

@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from octavo.kernels.registry import NAMES, operation
 
@@ -115,8 +115,17 @@ def resources(cubin: bytes) -> dict[str, Resources]:
     }
 
 
-def entries(name: str) -> Iterator[tuple[str, int, Entry]]:
-    """Every entry in an operation's own folder: its module, its place in the module's ``AHEAD``, and itself.
+class Task(NamedTuple):
+    """One entry to compile: ``AHEAD[place]`` of ``module``, for one architecture."""
+
+    operation: str
+    module: str
+    place: int
+    architecture: int
+
+
+def tasks(name: str) -> Iterator[Task]:
+    """Every entry in an operation's own folder, for each of its architectures.
 
     A back end that lies in another operation's folder (``add_rms_norm``'s in ``rms_norm``) is compiled there.
     """
@@ -125,7 +134,7 @@ def entries(name: str) -> Iterator[tuple[str, int, Entry]]:
     modules = dict.fromkeys(path.partition(":")[0] for path in paths)
     for module in (one for one in modules if f".{name}." in one):
         for place, entry in enumerate(getattr(import_module(module), "AHEAD", ())):
-            yield module, place, entry
+            yield from (Task(name, module, place, architecture) for architecture in entry.architectures)
 
 
 def budget_file(name: str) -> Path:
@@ -135,15 +144,10 @@ def budget_file(name: str) -> Path:
 
 def measure(names: Sequence[str]) -> dict[str, dict[str, Resources]]:
     """By operation, then by ``<back end> <kernel> sm_<architecture>``; two processes, each compiling one at a time."""
-    tasks = [
-        (name, module, place, architecture)
-        for name in names
-        for module, place, entry in entries(name)
-        for architecture in entry.architectures
-    ]
+    every = [task for name in names for task in tasks(name)]
     found: dict[str, dict[str, Resources]] = {name: {} for name in names}
     with ProcessPoolExecutor(NUM_PROCESSES, mp_context=multiprocessing.get_context("fork")) as pool:
-        for name, used in pool.map(_compile, tasks):
+        for name, used in pool.map(_compile, every):
             twice = found[name].keys() & used.keys()
             if twice:
                 raise ValueError(f"{name}: two kernels are named {min(twice)}")
@@ -151,7 +155,7 @@ def measure(names: Sequence[str]) -> dict[str, dict[str, Resources]]:
     return found
 
 
-def _compile(task: tuple[str, str, int, int]) -> tuple[str, dict[str, Resources]]:
+def _compile(task: Task) -> tuple[str, dict[str, Resources]]:
     name, module, place, architecture = task
     entry: Entry = import_module(module).AHEAD[place]
     backend = module.rpartition(".")[2]

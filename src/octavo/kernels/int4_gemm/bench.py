@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.int4_gemm.inputs import Shape, make
-from octavo.kernels.matmul.shapes import MANY_ROWS, bf16_matmul, layers
+from octavo.kernels.int4_gemm.inputs import make
+from octavo.kernels.matmul.shapes import MANY_ROWS, ProductShape, bf16_matmul, layers
 from octavo.kernels.operation import Benchmark, Goal
 
 GROUP = 128
@@ -17,7 +17,7 @@ def _bf16(x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, group: int)
     return bf16_matmul(x, packed.view(packed.shape[0], -1, 1).expand(-1, -1, 2).reshape(packed.shape[0], -1))
 
 
-def _benchmark(name: str, shape: Shape) -> Benchmark:
+def _benchmark(name: str, shape: ProductShape) -> Benchmark:
     rows, columns, size = shape
     goals = (Goal("bf16 matmul", 2.8),) if rows <= FEW_ROWS else ()
     return Benchmark(

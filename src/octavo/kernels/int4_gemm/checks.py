@@ -6,11 +6,13 @@
 A zero point ``z`` is ``minimum = -z * scale``: GGUF's Q4_0 has ``minimum = -8 * scale``, its Q4_1 has a minimum of its own, both
 with groups of 32. Scales and minima are bfloat16, float16 or float32.
 
-``packed`` holds a row per output, and in it 16 bytes for each 32 of K: byte ``j`` has element ``j`` in its low half and element
-``j + 16`` in its high half, the order of GGUF's blocks. The last group is filled up with anything (``pack`` takes zeros).
+``packed`` holds a row per output, and in it 16 bytes for each 32 of K: byte ``j`` has element ``j`` in its low nibble and element
+``j + 16`` in its high nibble, the order of GGUF's blocks. The last group is filled up with anything (``pack`` takes zeros).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from torch import Tensor
 from octavo.kernels.arguments import FLOATS, expect_same, expect_shape, expect_tensor, expect_value
 
 GROUPS = (32, 64, 128)
-HALF = 16  # elements between a byte's low half and its high half
+HALF = 16  # elements between a byte's low nibble and its high one
 
 
 def check(x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, group: int) -> None:
@@ -64,8 +66,16 @@ def dequantize(packed: Tensor, scale: Tensor, minimum: Tensor, size: int, group:
     return unpack(packed, size).to(scale.dtype) * wide[0] + wide[1]
 
 
-def quantize(weight: Tensor, group: int, dtype: torch.dtype = torch.float16) -> tuple[Tensor, Tensor, Tensor]:
-    """To the nearest, each group from its smallest to its largest: ``[N, K]`` -> ``packed``, ``scale``, ``minimum``."""
+class Quantized(NamedTuple):
+    """A weight as ``int4_gemm`` takes it."""
+
+    packed: Tensor
+    scale: Tensor
+    minimum: Tensor
+
+
+def quantize(weight: Tensor, group: int, dtype: torch.dtype = torch.float16) -> Quantized:
+    """``[N, K]``, to the nearest, each group from its smallest to its largest."""
     rows, size = weight.shape
     filled = F.pad(weight.float()[None], (0, -size % group), "replicate")[
         0
@@ -75,4 +85,4 @@ def quantize(weight: Tensor, group: int, dtype: torch.dtype = torch.float16) -> 
     scale, minimum = ((high - low) / 15).to(dtype), low.to(dtype)
     steps = torch.where(scale > 0, scale, 1.0).float()
     q = ((groups - minimum.float()[:, :, None]) / steps[:, :, None]).round().clamp(0, 15)
-    return pack(q.flatten(1), group), scale, minimum
+    return Quantized(pack(q.flatten(1), group), scale, minimum)

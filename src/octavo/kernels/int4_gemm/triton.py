@@ -25,6 +25,7 @@ from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import INTERPRETED, dot, num_sms
 from octavo.kernels.gpu.tuning import Config, choose
 from octavo.kernels.int4_gemm.checks import HALF, meta
+from octavo.kernels.matmul.shapes import ProductShape
 from octavo.kernels.matmul.triton import sum_splits, tile_at
 
 DEQUANTIZE_ROWS = 1024
@@ -149,7 +150,7 @@ def int4_gemm(x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, group: 
     if not out.numel():
         return out
     key = f"{triton.next_power_of_2(rows)}x{columns}x{size} by {group}"
-    config = choose("int4_gemm", key, default((rows, columns, size), group, num_sms(x.device)))
+    config = choose("int4_gemm", key, default(ProductShape(rows, columns, size), group, num_sms(x.device)))
     tiles = dict(config.tiles)
     if tiles.pop("DEQUANTIZE"):
         return torch.mm(x, dequantize(packed, scale, minimum, size, x.dtype).T, out=out)
@@ -186,8 +187,8 @@ def dequantize(packed: Tensor, scale: Tensor, minimum: Tensor, size: int, dtype:
     return out
 
 
-def default(shape: tuple[int, int, int], group: int, sms: int) -> Config:
-    """``shape``: rows, columns, K."""
+def default(shape: ProductShape, group: int, sms: int) -> Config:
+    """Few rows: splits until each multiprocessor has four programs. Very many: the weight is dequantised first."""
     rows, columns, size = shape
     if rows > DEQUANTIZE_ROWS:
         return _config(128, 128, 1, dequantize=True)
@@ -236,7 +237,7 @@ _TYPES = {"packed": "*u8", "scale": "*fp16", "minimum": "*fp16", "size": "i32", 
 
 
 def _ahead(rows: int, columns: int, size: int, group: int) -> Ahead:
-    config = default((rows, columns, size), group, 132)
+    config = default(ProductShape(rows, columns, size), group, 132)
     tiles = {name: value for name, value in config.tiles if name != "DEQUANTIZE"}
     out = "fp32" if tiles["SPLITS"] > 1 else "bf16"
     order = ("x", "packed", "scale", "minimum", "out", "num_rows", "num_columns", "size", "num_groups")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.kernels.int8_gemm.inputs import Shape, make
-from octavo.kernels.matmul.shapes import MANY_ROWS, bf16_matmul, layers
+from octavo.kernels.int8_gemm.inputs import make
+from octavo.kernels.matmul.shapes import MANY_ROWS, ProductShape, bf16_matmul, layers
 from octavo.kernels.operation import Benchmark, Goal
 
 
@@ -15,7 +15,7 @@ def int_mm(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.
     return (torch._int_mm(a, b.T) * (a_scale[:, None] * b_scale)).bfloat16()
 
 
-def _benchmark(name: str, shape: Shape) -> Benchmark:
+def _benchmark(name: str, shape: ProductShape) -> Benchmark:
     rows, columns, size = shape
     return Benchmark(
         name,

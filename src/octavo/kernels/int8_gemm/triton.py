@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.gpu.tuning import Config
+from octavo.kernels.matmul.shapes import COMPILED
 from octavo.kernels.matmul.tiles import ROW_SCALES, Product, candidates, config_for
 from octavo.kernels.matmul.triton import ahead, launch
 
@@ -27,4 +28,4 @@ def _product_of(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: t
     return Product(a, b, dtype or torch.bfloat16, True, a_scale, b_scale, ROW_SCALES)
 
 
-AHEAD = ahead("i8", "bf16", ((16, 4096, 4096), (256, 4096, 4096), (4096, 4096, 4096)), True, ROW_SCALES)
+AHEAD = ahead("i8", "bf16", COMPILED, True, ROW_SCALES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ WARP, SHORT_THREADS, LONG_THREADS = 32, 256, (128, 256, 512, 1024)
 
 def source(dtype: torch.dtype, size: int, aligned: bool, approximate: str) -> CudaSource:
     """For rows of ``size``, which begin at multiples of 16 bytes if ``aligned``."""
-    threads, row_threads, packs = _shares(size * dtype.itemsize, aligned)
+    threads, row_threads, packs = _threads_for(size * dtype.itemsize, aligned)
     defines = (
         ("T", type_name(dtype)),
         ("ROW_THREADS", row_threads),
@@ -30,15 +31,22 @@ def source(dtype: torch.dtype, size: int, aligned: bool, approximate: str) -> Cu
     )
 
 
-def _shares(row_bytes: int, aligned: bool) -> tuple[int, int, int]:
-    """Threads of a block, threads of a row, packs of a thread; 0 packs: element by element."""
+class Threads(NamedTuple):
+    """Of a block, of a row, and the packs of 16 bytes that each has; 0 packs: element by element."""
+
+    block: int
+    row: int
+    packs: int
+
+
+def _threads_for(row_bytes: int, aligned: bool) -> Threads:
     packs = row_bytes // 16
     if packs <= WARP * MOST_PACKS:
-        return SHORT_THREADS, WARP, -(-packs // WARP) if aligned else 0
+        return Threads(SHORT_THREADS, WARP, -(-packs // WARP) if aligned else 0)
     for threads in LONG_THREADS:
         if packs <= threads * MOST_PACKS:
-            return threads, threads, -(-packs // threads) if aligned else 0
-    return LONG_THREADS[-1], LONG_THREADS[-1], 0
+            return Threads(threads, threads, -(-packs // threads) if aligned else 0)
+    return Threads(LONG_THREADS[-1], LONG_THREADS[-1], 0)
 
 
 _kernel = cache(lambda dtype, size, aligned, approximate: Kernel(source(dtype, size, aligned, approximate)))

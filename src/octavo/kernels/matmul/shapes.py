@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class ProductShape(NamedTuple):
+    """Of ``[rows, size]`` times ``[size, columns]``: M, N and K."""
+
+    rows: int
+    columns: int
+    size: int
+
 
 LAYERS: Mapping[str, tuple[int, int]] = {  # inputs, outputs
     "qkv": (4096, 6144),
@@ -17,13 +26,16 @@ LAYERS: Mapping[str, tuple[int, int]] = {  # inputs, outputs
 }
 ROWS = (1, 16, 64, 256, 1024, 4096)
 MANY_ROWS = 1024  # from here on the tensor cores are the limit
+COMPILED = tuple(
+    ProductShape(rows, 4096, 4096) for rows in (16, 256, 4096)
+)  # whose default tiles are compiled ahead of time
 
 
-def layers() -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """A name, and rows, outputs, inputs."""
+def layers() -> Iterator[tuple[str, ProductShape]]:
+    """Each layer for each number of rows, with its name."""
     for rows in ROWS:
         for name, (inputs, outputs) in LAYERS.items():
-            yield f"{rows} rows, {name} {inputs}x{outputs}", (rows, outputs, inputs)
+            yield f"{rows} rows, {name} {inputs}x{outputs}", ProductShape(rows, outputs, inputs)
 
 
 def bf16_matmul(a: Tensor, b: Tensor, **_: Any) -> Tensor:

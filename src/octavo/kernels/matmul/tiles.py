@@ -11,6 +11,7 @@ from torch import Tensor
 
 from octavo.kernels.gpu.triton import INTERPRETED, num_sms
 from octavo.kernels.gpu.tuning import Config, choose
+from octavo.kernels.matmul.shapes import ProductShape
 
 ROW_SCALES, BLOCK_SCALES = 1, 2
 SCALE_BLOCK = 128  # K of one scale in both, and columns of ``b`` in a block
@@ -31,9 +32,9 @@ class Product:
     scales: int = 0
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """``M, N, K``."""
-        return self.a.shape[0], self.b.shape[0 if self.b_rows else 1], self.a.shape[1]
+    def shape(self) -> ProductShape:
+        """Whatever way ``b`` lies."""
+        return ProductShape(self.a.shape[0], self.b.shape[0 if self.b_rows else 1], self.a.shape[1])
 
 
 def config_for(op: str, product: Product) -> Config:
@@ -60,7 +61,7 @@ class Kind(NamedTuple):
     hopper: bool
 
 
-def default(shape: tuple[int, int, int], kind: Kind, sms: int) -> Config:
+def default(shape: ProductShape, kind: Kind, sms: int) -> Config:
     """Few rows: wide K tiles, and splits until each multiprocessor has two parts. Else: the fewest predicted cycles."""
     rows, columns, size = shape
     if kind.itemsize == 4:

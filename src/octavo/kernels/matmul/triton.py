@@ -10,6 +10,8 @@ the same bits in every run.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -19,6 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from octavo.kernels.gpu.ahead import Ahead
 from octavo.kernels.gpu.triton import INTERPRETED, from_e4m3, has_native_e4m3, num_sms
 from octavo.kernels.gpu.tuning import Config
+from octavo.kernels.matmul.shapes import COMPILED, ProductShape
 from octavo.kernels.matmul.tiles import (
     BLOCK_SCALES,
     ROW_SCALES,
@@ -168,7 +171,7 @@ def launch(product: Product, config: Config) -> Tensor:
     splits, integer = tiles["SPLITS"], a.dtype == torch.int8
     parts = out if splits == 1 else out.new_empty((splits, *out.shape), dtype=torch.int32 if integer else torch.float32)
     described = bool(tiles.pop("DESCRIPTORS")) and can_describe(product)
-    operands = describe(a, b, parts, tiles, product.b_rows) if described else (a, b, parts)
+    operands = describe(a, b, parts, tiles, product.b_rows) if described else Operands(a, b, parts)
     num_tiles = triton.cdiv(rows, tiles["BLOCK_M"]) * triton.cdiv(columns, tiles["BLOCK_N"]) * splits
     scales = product.a_scale, product.b_scale
     _product[(min(num_tiles, programs(a.device, config)),)](
@@ -239,12 +242,18 @@ def can_describe(product: Product) -> bool:
     )
 
 
-def describe(
-    a: Tensor, b: Tensor, out: Tensor, tiles: dict[str, int], b_rows: bool
-) -> tuple[TensorDescriptor, TensorDescriptor, TensorDescriptor]:
+class Operands(NamedTuple):
+    """What the kernel reads and writes: tensors, or their descriptors."""
+
+    a: Tensor | TensorDescriptor
+    b: Tensor | TensorDescriptor
+    out: Tensor | TensorDescriptor
+
+
+def describe(a: Tensor, b: Tensor, out: Tensor, tiles: dict[str, int], b_rows: bool) -> Operands:
     """What the accelerator is told: each tensor with the tile that is copied at a time."""
     m, n, k = tiles["BLOCK_M"], tiles["BLOCK_N"], tiles["BLOCK_K"]
-    return (
+    return Operands(
         TensorDescriptor.from_tensor(a, [m, k]),
         TensorDescriptor.from_tensor(b, [n, k] if b_rows else [k, n]),
         TensorDescriptor.from_tensor(out, [m, n]),
@@ -269,17 +278,17 @@ def _product_of(a: Tensor, b: Tensor) -> Product:
 def ahead(
     element: str,
     out: str,
-    shapes: tuple[tuple[int, int, int], ...],
+    shapes: tuple[ProductShape, ...],
     b_rows: bool = False,
     scales: int = 0,
     architectures: tuple[int, ...] = (80, 90),
 ) -> tuple[Ahead, ...]:
     """The defaults for ``shapes`` on 132 multiprocessors, operands of type ``element``; descriptors on sm_90 alone."""
     found = []
-    for rows, columns, size in shapes:
+    for shape in shapes:
         for architecture in architectures:
             kind = Kind({"bf16": 2, "fp32": 4}.get(element, 1), scales == BLOCK_SCALES, architecture >= 90)
-            config = default((rows, columns, size), kind, 132)
+            config = default(shape, kind, 132)
             tiles = dict(config.tiles)
             described = bool(tiles["DESCRIPTORS"]) and architecture >= 90
             m, n, k = tiles["BLOCK_M"], tiles["BLOCK_N"], tiles["BLOCK_K"]
@@ -304,7 +313,7 @@ def ahead(
             }
             found.append(
                 Ahead(
-                    f"{element} {rows}x{columns}x{size} scales {scales}",
+                    f"{element} {'x'.join(map(str, shape))} scales {scales}",
                     _product,
                     arguments,
                     config.num_warps,
@@ -317,6 +326,6 @@ def ahead(
 
 
 AHEAD = (
-    *ahead("bf16", "bf16", ((16, 4096, 4096), (64, 28672, 4096), (256, 4096, 4096), (4096, 4096, 4096))),
-    *ahead("fp32", "fp32", ((4096, 4096, 4096),)),
+    *ahead("bf16", "bf16", (*COMPILED, ProductShape(64, 28672, 4096))),
+    *ahead("fp32", "fp32", (ProductShape(4096, 4096, 4096),)),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,11 +25,17 @@ BLOCKS_PER_MULTIPROCESSOR, SHORTEST_SPLIT = 8, 256
 ATTEND, MERGE = "PPPPPPPPiiiiiiiiiff", "PPPqiii"
 
 
-def source(
-    entry: str, q: torch.dtype, kv: torch.dtype, shape: tuple[int, int, int], vector: bool, debug: bool
-) -> CudaSource:
-    """``shape``: query heads of a block, head size, block size. ``vector``: rows of the cache begin at multiples of 16 bytes."""
-    heads, head_dim, block_size = shape
+class Tile(NamedTuple):
+    """What a thread block works on: query heads that share a key head, and the shape of a block of the cache."""
+
+    heads: int
+    head_dim: int
+    block_size: int
+
+
+def source(entry: str, q: torch.dtype, kv: torch.dtype, tile: Tile, vector: bool, debug: bool) -> CudaSource:
+    """``vector``: rows of the cache begin at multiples of 16 bytes."""
+    heads, head_dim, block_size = tile
     loads = head_dim * kv.itemsize // 16 if vector else head_dim
     team = min(32, 1 << (loads - 1).bit_length())
     defines = (
@@ -60,11 +67,11 @@ def paged_attention(call: PagedAttention) -> Tensor:
     if not out.numel() or not requests or not call.max_context_len:
         return out.zero_()
     parts = -(-call.group // MOST_HEADS)
-    shape = -(-call.group // parts), head_dim, block_size
+    tile = Tile(-(-call.group // parts), head_dim, block_size)
     blocks = rows * kv_heads * parts
     split_size = call.split_tokens or _split_size(blocks, call.max_context_len, q.device)
     splits = -(-call.max_context_len // split_size)
-    variant = q.dtype, keys.dtype, shape, rows_aligned(head_dim, keys, call.values), call.debug
+    variant = q.dtype, keys.dtype, tile, rows_aligned(head_dim, keys, call.values), call.debug
     partial = q.new_empty((rows, heads, splits, head_dim + 2), dtype=torch.float32)
     _kernel("attention_pieces", *variant).launch(
         q.device,
@@ -88,7 +95,7 @@ def _split_size(blocks: int, max_context_len: int, device: torch.device) -> int:
     return max(SHORTEST_SPLIT, -(-max_context_len // splits))
 
 
-_LLAMA = (4, 128, 16)
+_LLAMA = Tile(4, 128, 16)
 AHEAD = (
     CudaAhead("pieces bfloat16", source("attention_pieces", torch.bfloat16, torch.bfloat16, _LLAMA, True, False)),
     CudaAhead("pieces fp8", source("attention_pieces", torch.bfloat16, torch.float8_e4m3fn, _LLAMA, True, False)),

@@ -9,6 +9,8 @@ Prediction for an H200: 90 % of copy bandwidth, 85 % backward.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -120,10 +122,16 @@ def forward(
     return out, summed
 
 
-def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, grad_sum: Tensor | None, eps: float, centered: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients by ``x``, by ``weight``, and (``centered``) by the bias. ``size <= WIDEST``."""
+class Gradients(NamedTuple):
+    """By the rows, by the weight and, where the rows were centered, by the bias."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+def backward(grad: Tensor, x: Tensor, weight: Tensor, grad_sum: Tensor | None, eps: float, centered: bool) -> Gradients:
+    """``grad``: of the output; ``grad_sum``: of the sum, where it was an output too. ``size <= WIDEST``."""
     size = x.shape[-1]
     grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
     grad_bias = torch.empty_like(weight) if centered else None
@@ -141,7 +149,7 @@ def backward(
         )  # fmt: skip
     for out, part in zip((grad_weight, grad_bias), sums, strict=False):
         _add_parts[(triton.cdiv(weight.numel(), 64),)](part, out, parts, weight.numel(), PARTS=32, BLOCK=64)
-    return grad_x, grad_weight, grad_bias
+    return Gradients(grad_x, grad_weight, grad_bias)
 
 
 def backward_tiles(tiles: RowTiles) -> RowTiles:
