@@ -155,10 +155,6 @@ class Request:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
-    def output_token_ids(self) -> list[int]:
-        return self.token_ids[self.num_prompt_tokens :]
-
-    @property
     def num_expected_tokens(self) -> int:
         """Known, or about to be sampled by the steps in flight."""
         return max(len(self.token_ids), self.num_planned_tokens + 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from octavo.kernels.paged_attention import plan as planning
-from octavo.kernels.paged_attention.batch import LayerCache, new_layer_cache
+from octavo.kernels.paged_attention.batch import AttentionBatch, LayerCache, new_layer_cache
 from octavo.kernels.paged_attention.cpu import attention, write_kv
 from octavo.kernels.paged_attention.plan import prepare
-from octavo.kernels.paged_attention.reference import attention_reference, write_kv_reference
+from octavo.kernels.paged_attention.reference import paged_attention_reference
 from support.ragged import Blocks, attention_batch
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -44,6 +45,22 @@ def step(query_lens, context_lens, block_size, heads, kv_heads, head_dim, *, win
     got = attention(q, cache, plan, 0.3, out)
     assert got is out
     return got, attention_reference(q, cache, batch, 0.3, window), (k, v), cache, batch
+
+
+def write_kv_reference(k: Tensor, v: Tensor, cache: LayerCache, slots: Tensor) -> None:
+    """Put row ``i`` of ``k`` and ``v`` (``[T, num_kv_heads, head_dim]``) into slot ``slots[i]`` of the cache."""
+    block_size = cache.keys.shape[1]
+    for row, slot in enumerate(slots.tolist()):
+        cache.keys[slot // block_size, slot % block_size] = k[row].to(cache.keys.dtype)
+        cache.values[slot // block_size, slot % block_size] = v[row].to(cache.values.dtype)
+
+
+def attention_reference(q: Tensor, cache: LayerCache, batch: AttentionBatch, scale: float, window: int) -> Tensor:
+    """``paged_attention_reference`` for the batch of the torch models."""
+    lengths = batch.query_starts, batch.context_lens, batch.block_tables, batch.num_decodes
+    return paged_attention_reference(
+        q, cache.keys, cache.values, *lengths, max(batch.context_lens_cpu), scale, window=window
+    )
 
 
 def make_plan(batch, cache: LayerCache, window: int):

@@ -255,7 +255,7 @@ def alone(request: Request) -> list[int]:
         copy.token_ids.append(next_token(copy))
         if copy.token_ids[-1] in request.stop_ids:
             break
-    return copy.output_token_ids
+    return copy.token_ids[copy.num_prompt_tokens :]
 
 
 # Its walks (400, a thousand with --exhaustive) go through lines that other tests cover; a trace would double its time.

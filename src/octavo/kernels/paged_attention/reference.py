@@ -6,24 +6,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.operation import taking
-from octavo.kernels.paged_attention.batch import AttentionBatch, LayerCache
 from octavo.kernels.paged_attention.checks import PagedAttention
-
-
-def write_kv_reference(k: Tensor, v: Tensor, cache: LayerCache, slots: Tensor) -> None:
-    """Put row ``i`` of ``k`` and ``v`` (``[T, num_kv_heads, head_dim]``) into slot ``slots[i]`` of the cache."""
-    block_size = cache.keys.shape[1]
-    for row, slot in enumerate(slots.tolist()):
-        cache.keys[slot // block_size, slot % block_size] = k[row].to(cache.keys.dtype)
-        cache.values[slot // block_size, slot % block_size] = v[row].to(cache.values.dtype)
-
-
-def attention_reference(q: Tensor, cache: LayerCache, batch: AttentionBatch, scale: float, window: int) -> Tensor:
-    """``paged_attention_reference`` for the batch of the torch models."""
-    lengths = batch.query_starts, batch.context_lens, batch.block_tables, batch.num_decodes
-    return paged_attention_reference(
-        q, cache.keys, cache.values, *lengths, max(batch.context_lens_cpu), scale, window=window
-    )
 
 
 @taking(PagedAttention)
