@@ -1,4 +1,4 @@
-"""The life of ``octavo serve``: bind, load while probes are answered, serve, drain, exit with the right code."""
+"""Server process of ``octavo serve``: bind, load while probes are answered, serve, drain, exit with the right code."""
 
 from __future__ import annotations
 
