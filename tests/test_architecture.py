@@ -53,7 +53,7 @@ MUTATORS = {
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 360
 MAX_PARAMETERS = 6
-QUESTION = re.compile(r"\?|^(?:Does|Do|Is|Are|Can|Why)\b")
+QUESTION = re.compile(r"\?|^(?:Does|Do|Is|Are|Can|Why|What|How|Who|Which)\b")
 COMMENTED = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 
 

@@ -1,6 +1,6 @@
 """Durations with units, ``500ms``, ``2s``, ``80us``, parsed to seconds.
 
-A promise without its unit is refused: 50 may be meant in two of them. How long a run lasts is in the order of seconds, so there
+A target without its unit is refused: 50 may be meant in two of them. How long a run lasts is in the order of seconds, so there
 a bare number is one.
 """
 

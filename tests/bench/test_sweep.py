@@ -100,7 +100,7 @@ def test_the_rates_of_the_sweep_narrow_the_search_and_say_whether_the_slo_is_sho
     run_at, asked = queue_runs(1500)
     found = find_max_rate(run_at, SLO, [16.0, 1.0, 2.0, 4.0, 8.0], Search(share=0.9))
     assert asked[:3] == [1.0, 2.0, 4.0] and found.rate is not None and 4 < found.rate < 10
-    assert found.promise is not None and found.promise.share == 0.9
+    assert found.slo_check is not None and found.slo_check.share == 0.9
     assert found.trials[0].slo_check is not None and found.trials[0].slo_check.attained
     alone = find_max_rate(run_at, SLO, [1.0])
     assert (alone.rate, alone.beyond) == (1.0, None) and len(alone.trials) == 1

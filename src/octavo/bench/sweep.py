@@ -55,7 +55,7 @@ class MaxRate:
     trials: list[Trial] = field(default_factory=list)
 
     @property
-    def promise(self) -> SloCheck | None:
+    def slo_check(self) -> SloCheck | None:
         """The binomial check at ``rate``."""
         return next((trial.slo_check for trial in self.trials if trial.rate == self.rate), None)
 

@@ -65,7 +65,7 @@ Name = Annotated[str, typer.Option(help="Label of the result, for compare")]
 def register(app: typer.Typer) -> None:
     bench = typer.Typer(rich_markup_mode=None)
     bench.command("run", short_help="Send one workload, say what came back and how sure that is.")(run)
-    bench.command("sweep", short_help="Latency against load: the knee, and the highest rate that keeps an SLO.")(sweep)
+    bench.command("sweep", short_help="Latency against load: the knee, the highest rate that attains an SLO.")(sweep)
     bench.command("compare", short_help="Is B faster than A, by how much, how sure?")(compare)
     bench_report.register(bench)
     bench.command("schema", short_help="The JSON Schema of a result file.")(schema)
@@ -156,8 +156,8 @@ def sweep(
     name: Name = "sweep",
     out: Annotated[Path, typer.Option(help="One result per rate: FILE-RATE.json", metavar="FILE")] = Path("sweep.json"),
 ) -> None:
-    """Latency against load at the given rates, from the lowest; with promises also a bisection to the highest rate that keeps
-    them for 99 % of requests. Promises are --slo, or those that the requests of a workload bring (mixed)."""
+    """Latency against load at the given rates, from the lowest; with SLOs also a bisection to the highest rate that attains
+    them for 99 % of requests. SLOs are --slo, or those that the requests of a workload bring (mixed)."""
     require("scipy", "`octavo bench` needs")
     from octavo.bench import sweep as sweeping
     from octavo.bench.run_table import knee_line
@@ -186,7 +186,7 @@ def sweep(
         if slo or any(one.slo is not None for run in curve for one in run.records):
             ready = dict(zip(sorted(set(wanted)), curve, strict=True))
             edge = sweeping.find_max_rate(lambda rate: ready.pop(rate, None) or run_at(rate), measurement.slo, wanted)
-            _print_edge(edge, slo or "the requests' own promises")
+            _print_edge(edge, slo or "the requests' own SLOs")
     raise typer.Exit(0 if any(one.valid for one in curve) else 1)
 
 
@@ -252,13 +252,13 @@ def _rates(text: str) -> list[float]:
         ) from None
 
 
-def _print_edge(edge: MaxRate, promises: str) -> None:
+def _print_edge(edge: MaxRate, targets: str) -> None:
     from octavo.bench.run_table import slo_line
 
     if edge.rate is None:
         reason = f" ({edge.trials[-1].reason})" if edge.trials[-1].reason else ""
-        raise BenchError(f"no rate down to {edge.beyond:.4g} requests/s keeps {promises}{reason}; try lower --rates")
+        raise BenchError(f"no rate down to {edge.beyond:.4g} requests/s attains {targets}{reason}; try lower --rates")
     beyond = f"{edge.beyond:.4g} does not" if edge.beyond is not None else "higher ones were not tried"
-    stdout().print(f"highest rate that keeps {promises}: {edge.rate:.4g} requests/s; {beyond}", soft_wrap=True)
-    if edge.promise is not None:
-        stdout().print(f"at that rate, {slo_line(edge.promise)}", soft_wrap=True)
+    stdout().print(f"highest rate that attains {targets}: {edge.rate:.4g} requests/s; {beyond}", soft_wrap=True)
+    if edge.slo_check is not None:
+        stdout().print(f"at that rate, {slo_line(edge.slo_check)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What `octavo bench run` and `sweep` share: whom they ask, what they send, and one run from its plan to its file."""
+"""Shared parts of `octavo bench run` and `sweep`: target server, load plan, and one run from its plan to its file."""
 
 from __future__ import annotations
 
