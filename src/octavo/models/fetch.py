@@ -80,7 +80,7 @@ def fetch(
     pip_args: Sequence[str] = (),
     verify: bool = False,
 ) -> Path:
-    """Return the cached model file, fetching it first if it is missing or not what the model registry says.
+    """Return the cached model file, fetching it first if it is missing or not what the model registry lists.
 
     ``verify`` hashes a cached file even if it looks untouched. ``pip_args`` are handed to pip (another index, say).
     Raises ``DownloadError`` or ``ChecksumError``; then nothing is left but what was there before.
@@ -137,7 +137,7 @@ def _fetch_locked(spec: FetchSpec, path: Path, progress: Progress, pip_args: Seq
         found = sha256_of(part, stage=f"checking {spec.file}", progress=progress)
         if size != spec.size_bytes or found != spec.file_sha256:
             raise ChecksumError(
-                f"{spec.file} came out with {size} bytes and sha256 {found}; the model registry says {spec.size_bytes} "
+                f"{spec.file} came out with {size} bytes and sha256 {found}; the model registry lists {spec.size_bytes} "
                 f"and {spec.file_sha256}. Nothing was kept; try again"
             )
         for notice in (Path(work) / "notices").iterdir():
