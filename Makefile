@@ -39,6 +39,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Modules are compiled once, not in each of the hundreds of processes that tests start, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The tests of one run are spread over the cores; more processes than this would only compete for memory.
 SPREAD := -n auto --maxprocesses 4 --dist worksteal
 

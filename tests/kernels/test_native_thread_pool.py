@@ -39,7 +39,7 @@ def test_every_thread_sees_the_others_writes_and_sleepers_wake(
         run(built, threads, rounds)
 
 
-def test_the_thread_sanitizer_finds_no_race(program: Callable[..., Path]) -> None:
+def test_the_thread_sanitizer_finds_no_race(program: Callable[..., Path], pytestconfig: pytest.Config) -> None:
     try:
         built = program("-fsanitize=thread", "-g", "-O1")
     except RuntimeError as error:
@@ -47,4 +47,4 @@ def test_the_thread_sanitizer_finds_no_race(program: Callable[..., Path]) -> Non
             pytest.skip("this compiler has no thread sanitizer")
         raise
     for threads in (2, 4):
-        run(built, threads, 500)
+        run(built, threads, 500 if pytestconfig.option.exhaustive else 150)
