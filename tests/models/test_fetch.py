@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import pytest
 from octavo.errors import ChecksumError, DownloadError
 from octavo.models import fetch as fetching
 from octavo.models.fetch import FetchSpec, cached_path, fetch, is_fetched
-from octavo.models.wheels import Package, append_members
+from octavo.models.wheels import Package, _folder_bytes, append_members
 
 PARTS = (os.urandom(300_000), os.urandom(150_001))
 REAL_PYTHON = sys.executable
@@ -270,3 +272,24 @@ def test_after_a_kill_the_next_fetch_starts_clean(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     fetch(spec, tmp_path / "cache")  # which waits for no lock of the dead process
     assert files_in(tmp_path / "cache") == {"models/tiny/m.gguf", "models/tiny/m.gguf.json", "models/tiny/NOTICE.md"}
+
+
+def test_the_size_of_a_folder_whose_subfolders_come_and_go(tmp_path: Path) -> None:
+    """A fetch failed because pip removed a temporary folder while its bytes were counted."""
+    (tmp_path / "kept").write_bytes(bytes(100))
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for i in range(20):
+                (tmp_path / f"unpack-{i}" / "deeper").mkdir(parents=True)
+            for i in range(20):
+                shutil.rmtree(tmp_path / f"unpack-{i}")
+
+    pip = threading.Thread(target=come_and_go)
+    pip.start()
+    try:
+        assert {_folder_bytes(tmp_path) for _ in range(300)} == {100}
+    finally:
+        done.set()
+        pip.join()

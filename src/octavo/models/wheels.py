@@ -5,6 +5,7 @@ Nothing of a package is installed or run: ``pip download`` of a wheel only copie
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -100,12 +101,12 @@ def _run_pip(command: list[str], requirement: str, folder: Path, total_bytes: in
 
 
 def _folder_bytes(folder: Path) -> int:
+    """Bytes of all files below it; pip moves and removes its temporary files and folders while we look."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # pip moves and removes its temporary files while we look
-            continue
+    for root, _, names in os.walk(folder):  # passes over a folder that has just gone, which Path.rglob does not
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(root) / name).stat().st_size
     return total
 
 
