@@ -17,7 +17,7 @@ from support.scheduling import make_request
 def start(kv: KVCache, request: Request) -> int:
     """Give it its table, as if everything but the last token were computed; returns the cached tokens."""
     matched = kv.match(request)
-    assert kv.can_start(len(request.token_ids), matched)
+    assert kv.missing_blocks(len(request.token_ids), matched) <= 0
     kv.start(request, len(request.token_ids), matched)
     request.num_computed_tokens = len(request.token_ids)
     kv.commit(request)
@@ -91,7 +91,7 @@ def test_matched_free_blocks_do_not_count_twice() -> None:
     longer = make_request("b", [*range(16), 16])
     matched = kv.match(longer)
     assert len(matched) == 4
-    assert not kv.can_start(17, matched), "all four blocks are the prefix itself; the fifth does not exist"
+    assert kv.missing_blocks(17, matched) == 1, "all four blocks are the prefix itself; the fifth does not exist"
     assert kv.missing_blocks(17, matched) == 1
 
 
@@ -146,7 +146,7 @@ def test_random_traffic_keeps_the_books() -> None:
         else:
             prompt = [rng.randrange(2) for _ in range(4)] * rng.randrange(1, 4) + [rng.randrange(3)]
             request = make_request(f"r{i}", prompt, tenant=rng.choice("xy"))
-            if kv.can_start(len(prompt), kv.match(request)):
+            if kv.missing_blocks(len(prompt), kv.match(request)) <= 0:
                 start(kv, request)
                 live[request.request_id] = request
             else:

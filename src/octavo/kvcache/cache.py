@@ -77,24 +77,20 @@ class KVCache:
             found.append(block)
         return found
 
-    def can_start(self, num_tokens: int, matched: list[int]) -> bool:
-        """Is there room for a table of ``num_tokens`` that begins with these matched blocks?"""
-        return self.missing_blocks(num_tokens, matched) <= 0
-
     def missing_blocks(self, num_tokens: int, matched: list[int]) -> int:
-        """How many more free blocks ``can_start`` would need; zero or less if it has enough."""
+        """How many more free blocks a table of ``num_tokens`` that begins with these matched ones needs; zero or less: none."""
         revived = sum(self._pool.is_free(block) for block in matched)
         return blocks_for(num_tokens, self.block_size) - len(matched) - (self._pool.num_free - revived)
 
     def start(self, request: Request, num_tokens: int, matched: list[int]) -> None:
-        """Give the request a table over ``num_tokens`` positions. Needs ``can_start``."""
+        """Give the request a table over ``num_tokens`` positions. Needs ``missing_blocks`` <= 0."""
         assert request.request_id not in self.tables, f"{request.request_id} already has a block table"
         for block in matched:
             self._pool.share(block)
         self.tables[request.request_id] = list(matched)
         self._num_indexed[request.request_id] = len(matched)
         grown = self.extend(request.request_id, num_tokens)
-        assert grown, "start without can_start"
+        assert grown, "start without the blocks for it"
 
     def extend(self, request_id: str, num_tokens: int) -> bool:
         """Grow the table to cover ``num_tokens`` positions; False (and nothing changes) if the blocks are not there."""
